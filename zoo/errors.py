@@ -1,0 +1,62 @@
+"""The one exception users meet: what was expected, what was received, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+FAILURE, USAGE, ENFORCED = 1, 2, 3  # exit codes: a failure, bad usage or input, a failed gate
+
+
+class ZooError(Exception):
+    """A problem with a message for humans.
+
+    Args:
+        message: what is wrong, one sentence.
+        expected, received: the two sides of the mismatch, where there are two sides.
+        hint: what to do next.
+        kind: a stable word for scripts, such as ``unknown_model``.
+        exit_code: 2 for bad usage or input (the default), 1 for a failure, 3 for a failed gate.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: str | None = None,
+        received: str | None = None,
+        hint: str | None = None,
+        kind: str = "bad_input",
+        exit_code: int = USAGE,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.expected, self.received, self.hint = message, expected, received, hint
+        self.kind, self.exit_code = kind, exit_code
+
+    def document(self) -> dict:
+        """The ``{error: ...}`` object that ``--json`` prints."""
+        names = ("kind", "message", "expected", "received", "hint")
+        return {"error": {name: getattr(self, name) for name in names}}
+
+    def __str__(self) -> str:
+        rows = [self.message]
+        for label in ("expected", "received", "hint"):
+            text = getattr(self, label)
+            if text:
+                rows.append(f"  {label.capitalize()}: {text}")
+        return "\n".join(rows)
+
+
+def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None) -> ZooError:
+    """An error for a name that is not in ``known``, with the nearest ones as a suggestion."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    suggestion = f"Did you mean {' or '.join(close)}?" if close else hint
+    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
+    return ZooError(
+        f"Unknown {what} {name!r}.",
+        expected=f"one of: {shown or '(there are none)'}",
+        received=repr(name),
+        hint=suggestion or hint,
+        kind=f"unknown_{what.replace(' ', '_')}",
+    )

@@ -1,0 +1,92 @@
+"""What a model and a data set declare about themselves. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """A claim about a default ``zoo train``: ``metric`` on the test split reaches ``value``."""
+
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the zoo: a value, not a class to inherit from.
+
+    ``build(**config)`` returns a Keras model with a functional core whose outputs are logits
+    (classification) or values (regression). ``config`` is the published configuration; the data
+    overrides those of its keys that describe data (``shape``, ``outputs``, ...), ``--set`` the
+    others. ``train`` holds the training options that differ from the defaults of
+    :class:`zoo.train.options.TrainOptions`. ``tiny`` is laid over ``config`` for tests: the same
+    graph, test-sized. ``params`` counts all variables of the published configuration.
+    ``kinds`` names the kinds of data it takes, ``tasks`` the tasks besides ``task`` it serves.
+    ``baseline`` names the reference trained and shown beside it. ``skips`` maps a step to the
+    reason why it does not apply.
+    """
+
+    name: str
+    version: str
+    family: str
+    task: str
+    build: Callable[..., Any]
+    config: Mapping[str, Any]
+    tiny: Mapping[str, Any]
+    data: str
+    target: Target
+    source: str
+    license: str
+    params: int
+    kinds: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    baseline: str = "linear"
+    train: Mapping[str, Any] = field(default_factory=dict)
+    skips: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One data set: ``load(request)`` returns a :class:`zoo.data.core.Table`.
+
+    ``rows``, ``bytes`` and ``sha256`` describe the shipped file, and are checked against it.
+    """
+
+    name: str
+    kind: str
+    task: str
+    load: Callable[..., Any]
+    rows: int
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    features: int
+    license: str
+    source: str
+    file: str
+    bytes: int
+    sha256: str
+    description: str = ""
+    offline: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a compression recipe: ``name[:arg]``.
+
+    ``kind`` is ``retrain`` where the weights are trained further and ``transform`` where they are
+    only converted; a transform ends a chain. ``parse`` turns the text after the colon into options
+    (raises ``ValueError`` with what was expected). ``run(context, options)`` does the work.
+    """
+
+    name: str
+    kind: str
+    argument: str
+    help: str
+    parse: Callable[[str | None], dict[str, Any]]
+    run: Callable[..., Any]
+    source: str

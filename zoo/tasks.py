@@ -1,0 +1,129 @@
+"""What a task means, one row each: loss, metrics, per-sample score, and how logits become answers.
+
+``if task ==`` belongs nowhere else: other code walks these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import unknown
+from zoo.metrics import sample_log_loss
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    ``loss`` names a Keras loss and its arguments. ``metrics`` are names in
+    :data:`zoo.metrics.METRICS`, the first being the one a target usually names; ``fairness`` those
+    judged by group, ``fairness_positive`` the further ones where there is a positive class.
+    ``outputs(classes)`` is the width of the model's last layer. ``decode(logits)`` gives
+    ``(y_pred, scores)``: class indices with probabilities, or values. ``sample_score(y, y_pred,
+    scores)`` is the per-sample error in ``score_unit`` (float64 (n,), lower is better).
+    ``space`` names what attributions explain. ``classes`` tells if labels are classes.
+    """
+
+    name: str
+    loss: str
+    loss_args: dict[str, Any]
+    metrics: tuple[str, ...]
+    fairness: tuple[str, ...]
+    fairness_positive: tuple[str, ...]
+    outputs: Callable[[int], int]
+    decode: Callable[[Array], tuple[Array, Array | None]]
+    sample_score: Callable[[Array, Array, Array | None], Array]
+    score_unit: str
+    space: str
+    classes: bool
+    baseline: str
+
+
+def _softmax(logits: Array) -> Array:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _decode_binary(logits: Array) -> tuple[Array, Array]:
+    logit = np.asarray(logits, dtype=np.float64).reshape(len(logits))
+    positive = 0.5 * (1 + np.tanh(0.5 * logit))  # the sigmoid, without overflow
+    return (logit > 0).astype(np.int64), np.stack([1 - positive, positive], axis=1)
+
+
+def _decode_classes(logits: Array) -> tuple[Array, Array]:
+    scores = _softmax(np.asarray(logits, dtype=np.float64))
+    return scores.argmax(axis=1).astype(np.int64), scores
+
+
+def _decode_values(logits: Array) -> tuple[Array, None]:
+    return np.asarray(logits, dtype=np.float64).reshape(len(logits)), None
+
+
+_CLASS_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro",
+                  "roc_auc", "average_precision", "log_loss", "brier", "ece")  # fmt: skip
+_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "true_negative_rate",
+          "false_negative_rate", "precision")  # fmt: skip
+
+TASKS: dict[str, Task] = {
+    row.name: row
+    for row in (
+        Task(
+            name="binary",
+            loss="BinaryCrossentropy",
+            loss_args={"from_logits": True},
+            metrics=_CLASS_METRICS,
+            fairness=("accuracy", "balanced_accuracy", "f1_macro", "log_loss"),
+            fairness_positive=_RATES,
+            outputs=lambda classes: 1,
+            decode=_decode_binary,
+            sample_score=lambda y, p, s: sample_log_loss(y, s),
+            score_unit="nats",
+            space="logit",
+            classes=True,
+            baseline="logistic regression",
+        ),
+        Task(
+            name="multiclass",
+            loss="SparseCategoricalCrossentropy",
+            loss_args={"from_logits": True},
+            metrics=_CLASS_METRICS,
+            fairness=("accuracy", "balanced_accuracy", "f1_macro", "log_loss"),
+            fairness_positive=_RATES,
+            outputs=lambda classes: classes,
+            decode=_decode_classes,
+            sample_score=lambda y, p, s: sample_log_loss(y, s),
+            score_unit="nats",
+            space="logit",
+            classes=True,
+            baseline="logistic regression",
+        ),
+        Task(
+            name="regression",
+            loss="MeanSquaredError",
+            loss_args={},
+            metrics=("rmse", "mse", "mae", "r2"),
+            fairness=("mae", "rmse", "mean_prediction"),
+            fairness_positive=(),
+            outputs=lambda classes: 1,
+            decode=_decode_values,
+            sample_score=lambda y, p, s: np.abs(np.asarray(y, np.float64) - p),
+            score_unit="target units",
+            space="value",
+            classes=False,
+            baseline="ridge regression",
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The row of a task. Raises :class:`zoo.errors.ZooError` for an unknown one."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]
