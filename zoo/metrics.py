@@ -9,12 +9,17 @@ its intervals cost a matrix product instead of a loop.
     scores:         float (n, classes) probabilities, or (n,) per-sample losses
     weights:        float (resamples, n), non-negative
     returns:        float64 (resamples,), NaN where undefined (no such rows)
+
+Two tables say more about the simple ones: :data:`SHARES` are the share of some rows among others
+(so binomial intervals apply), :data:`MEANS` are the mean of one number a row (so paired tests do).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -42,39 +47,101 @@ def _ratio(top: Array, bottom: Array) -> Array:
         return np.where(bottom > 0, top / bottom, np.nan)
 
 
-def _mean(values: Array, weights: Array) -> Array:
-    values = np.asarray(values, dtype=np.float64)
-    return _ratio(weights @ values, weights.sum(axis=1, dtype=np.float64))
+def _share(name: str) -> Callable[[Array, Array, Array, Array], Array]:
+    hit, within = SHARES[name]
+
+    def metric(y: Array, p: Array, s: Array, w: Array) -> Array:
+        counted = within(y, p)
+        return _ratio(w @ (hit(y, p) & counted).astype(np.float64), w @ counted.astype(np.float64))
+
+    return metric
 
 
-def _rate(select: Array, within: Array, weights: Array) -> Array:
-    """Weighted share of ``select`` among the rows of ``within`` (both boolean (n,))."""
-    return _ratio(
-        weights @ (select & within).astype(np.float64), weights @ within.astype(np.float64)
-    )
+def _mean(name: str) -> Callable[[Array, Array, Array, Array], Array]:
+    def metric(y: Array, p: Array, s: Array, w: Array) -> Array:
+        return _ratio(w @ MEANS[name](y, p, s), w.sum(axis=1, dtype=np.float64))
+
+    return metric
 
 
-def accuracy(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _mean(y == p, w)
+def _all_rows(y: Array, p: Array) -> Array:
+    return np.ones(len(y), dtype=bool)
+
+
+# name -> (the rows that count as a hit, the rows they are a share of), both (y, p) -> bool (n,)
+SHARES: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]] = {
+    "accuracy": (lambda y, p: y == p, _all_rows),
+    "selection_rate": (lambda y, p: p == 1, _all_rows),
+    "true_positive_rate": (lambda y, p: p == 1, lambda y, p: y == 1),
+    "false_positive_rate": (lambda y, p: p == 1, lambda y, p: y == 0),
+    "true_negative_rate": (lambda y, p: p == 0, lambda y, p: y == 0),
+    "false_negative_rate": (lambda y, p: p == 0, lambda y, p: y == 1),
+    "precision": (lambda y, p: y == 1, lambda y, p: p == 1),
+}
+
+
+def sample_log_loss(y: Array, s: Array) -> Array:
+    """Negative log-likelihood of the true class, nats: int (n,), float (n, classes) -> (n,)."""
+    chosen = np.take_along_axis(np.asarray(s, dtype=np.float64), y[:, None], axis=1)[:, 0]
+    return -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
+
+
+def sample_brier(y: Array, s: Array) -> Array:
+    """Squared error of the probabilities (n,): of class 1 for two classes, else summed over all."""
+    s = np.asarray(s, dtype=np.float64)
+    if s.shape[1] == 2:
+        return (s[:, 1] - y) ** 2
+    return ((s - (y[:, None] == np.arange(s.shape[1]))) ** 2).sum(axis=1)
+
+
+# name -> the number a row, (y, p, s) -> float64 (n,), whose weighted mean the metric is
+MEANS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "log_loss": lambda y, p, s: sample_log_loss(y, s),
+    "brier": lambda y, p, s: sample_brier(y, s),
+    "mse": lambda y, p, s: (np.asarray(y, np.float64) - p) ** 2,
+    "mae": lambda y, p, s: np.abs(np.asarray(y, np.float64) - p),
+    "mean_prediction": lambda y, p, s: np.asarray(p, np.float64),
+}
+
+accuracy = _share("accuracy")
+selection_rate = _share("selection_rate")
+true_positive_rate = _share("true_positive_rate")
+false_positive_rate = _share("false_positive_rate")
+true_negative_rate = _share("true_negative_rate")
+false_negative_rate = _share("false_negative_rate")
+precision = _share("precision")
+log_loss = _mean("log_loss")
+brier = _mean("brier")
+mse = _mean("mse")
+mae = _mean("mae")
+mean_prediction = _mean("mean_prediction")
+
+
+def _totals(codes: Array, classes: int, w: Array) -> Array:
+    """Weight of each class: int (n,), (resamples, n) -> (resamples, classes).
+
+    A sorted sum and not a product with a one-hot matrix, which is (n, classes) large.
+    """
+    out = np.zeros((len(w), classes))
+    if len(codes):
+        order = np.argsort(codes, kind="stable")
+        present, starts = np.unique(codes[order], return_index=True)
+        out[:, present] = np.add.reduceat(w[:, order], starts, axis=1, dtype=np.float64)
+    return out
 
 
 def _per_class(y: Array, p: Array, w: Array) -> tuple[Array, Array, Array]:
     """True positives, predicted and actual counts, each (resamples, classes present)."""
     classes = np.union1d(y, p)
-    is_y = (y[:, None] == classes).astype(np.float64)
-    is_p = (p[:, None] == classes).astype(np.float64)
-    return w @ (is_y * is_p), w @ is_p, w @ is_y
+    y, p = np.searchsorted(classes, y), np.searchsorted(classes, p)
+    right, count = y == p, len(classes)
+    return _totals(y[right], count, w[:, right]), _totals(p, count, w), _totals(y, count, w)
 
 
 def balanced_accuracy(y: Array, p: Array, s: Array, w: Array) -> Array:
     true, _, actual = _per_class(y, p, w)
-    recall = _ratio(true, actual)
-    return _nanmean(recall)
-
-
-def _nanmean(values: Array) -> Array:
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
+    recall, known = _ratio(true, actual), actual > 0
+    return _ratio(np.where(known, recall, 0.0).sum(axis=1), known.sum(axis=1))
 
 
 def _macro(top: Array, bottom: Array, predicted: Array, actual: Array) -> Array:
@@ -99,32 +166,51 @@ def f1_macro(y: Array, p: Array, s: Array, w: Array) -> Array:
     return _macro(2 * true, predicted + actual, predicted, actual)
 
 
-def _ranked(y: Array, score: Array, w: Array) -> tuple[Array, Array]:
-    """Weights of positives and negatives at each distinct score, ascending: (resamples, distinct)."""
+@dataclass(frozen=True)
+class _Ranking:
+    """The positives in ascending order of score, and the weight that lies below each.
+
+    Only the running total is (resamples, n) large; the rest has a column for a positive.
+    """
+
+    weights: Array  # (resamples, positives)
+    below: Array  # weight of all rows with a lower score
+    upto: Array  # ... with a lower or the same score
+    missed: Array  # weight of positives with a lower score
+    total: Array  # (resamples,) weight of all rows
+    positives: Array  # (resamples,) weight of the positives
+
+
+def _rank(positive: Array, score: Array, w: Array) -> _Ranking:
     order = np.argsort(score, kind="stable")
-    ordered = score[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    positive = y[order].astype(bool)
-    weights = np.asarray(w[:, order], dtype=np.float64)
-    return (
-        np.add.reduceat(weights * positive, starts, axis=1),
-        np.add.reduceat(weights * ~positive, starts, axis=1),
+    ordered, hits = score[order], positive[order]
+    own, weights = ordered[hits], np.asarray(w[:, order[hits]], dtype=np.float64)
+    zero = np.zeros((len(w), 1))
+    running = np.concatenate([zero, np.cumsum(w[:, order], axis=1, dtype=np.float64)], axis=1)
+    found = np.concatenate([zero, np.cumsum(weights, axis=1)], axis=1)
+    return _Ranking(
+        weights=weights,
+        below=running[:, np.searchsorted(ordered, own, side="left")],
+        upto=running[:, np.searchsorted(ordered, own, side="right")],
+        missed=found[:, np.searchsorted(own, own, side="left")],
+        total=running[:, -1],
+        positives=found[:, -1],
     )
 
 
-def _auc(y: Array, score: Array, w: Array) -> Array:
-    positive, negative = _ranked(y, score, w)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    return _ratio((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
+def _auc(positive: Array, score: Array, w: Array) -> Array:
+    r = _rank(positive, score, w)
+    # Ties count half. Positives against positives sum to P^2/2 whatever their order.
+    wins = (r.weights * (r.below + r.upto)).sum(axis=1) / 2 - r.positives**2 / 2
+    return _ratio(wins, r.positives * (r.total - r.positives))
 
 
-def _average_precision(y: Array, score: Array, w: Array) -> Array:
-    positive, negative = _ranked(y, score, w)
-    positive, negative = positive[:, ::-1], negative[:, ::-1]
-    hits = np.cumsum(positive, axis=1)
-    found = hits + np.cumsum(negative, axis=1)
+def _average_precision(positive: Array, score: Array, w: Array) -> Array:
+    r = _rank(positive, score, w)
+    found = r.total[:, None] - r.below
+    hits = r.positives[:, None] - r.missed
     precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
-    return _ratio((positive * precision).sum(axis=1), positive.sum(axis=1))
+    return _ratio((r.weights * precision).sum(axis=1), r.positives)
 
 
 def _one_against_rest(binary: Callable[[Array, Array, Array], Array]) -> Callable:
@@ -141,75 +227,25 @@ roc_auc = _one_against_rest(_auc)
 average_precision = _one_against_rest(_average_precision)
 
 
-def sample_log_loss(y: Array, s: Array) -> Array:
-    """Negative log-likelihood of the true class, nats: int (n,), float (n, classes) -> (n,)."""
-    chosen = np.take_along_axis(np.asarray(s, dtype=np.float64), y[:, None], axis=1)[:, 0]
-    return -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
-
-
-def log_loss(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _mean(sample_log_loss(y, s), w)
-
-
-def brier(y: Array, p: Array, s: Array, w: Array) -> Array:
-    s = np.asarray(s, dtype=np.float64)
-    if s.shape[1] == 2:
-        return _mean((s[:, 1] - y) ** 2, w)
-    return _mean(((s - (y[:, None] == np.arange(s.shape[1]))) ** 2).sum(axis=1), w)
-
-
 def ece(y: Array, p: Array, s: Array, w: Array) -> Array:
     confidence = np.asarray(s, dtype=np.float64).max(axis=1)
     gap = (y == s.argmax(axis=1)) - confidence
     bins = np.minimum((confidence * 15).astype(int), 14)
-    totals = [np.abs(w @ (gap * (bins == b))) for b in np.unique(bins)]
-    return _ratio(np.sum(totals, axis=0), w.sum(axis=1, dtype=np.float64))
-
-
-def selection_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _mean(p == 1, w)
-
-
-def true_positive_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _rate(p == 1, y == 1, w)
-
-
-def false_positive_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _rate(p == 1, y == 0, w)
-
-
-def true_negative_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _rate(p == 0, y == 0, w)
-
-
-def false_negative_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _rate(p == 0, y == 1, w)
-
-
-def precision(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _rate(y == 1, p == 1, w)
-
-
-def mse(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _mean((np.asarray(y, np.float64) - p) ** 2, w)
+    by_bin = w @ (gap[:, None] * (bins[:, None] == np.unique(bins)))
+    return _ratio(np.abs(by_bin).sum(axis=1), w.sum(axis=1, dtype=np.float64))
 
 
 def rmse(y: Array, p: Array, s: Array, w: Array) -> Array:
     return np.sqrt(mse(y, p, s, w))
 
 
-def mae(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _mean(np.abs(np.asarray(y, np.float64) - p), w)
-
-
 def r2(y: Array, p: Array, s: Array, w: Array) -> Array:
-    centred = np.asarray(y, np.float64) - np.mean(y)  # a variance far from zero cancels badly
-    spread = _mean(centred**2, w) - _mean(centred, w) ** 2
+    y = np.asarray(y, np.float64)
+    if len(y) == 0 or np.ptp(y) == 0:  # rounding would give a constant target a tiny spread
+        return np.full(len(w), np.nan)
+    total, centred = w.sum(axis=1, dtype=np.float64), y - y.mean()  # far from zero it cancels badly
+    spread = _ratio(w @ centred**2, total) - _ratio(w @ centred, total) ** 2
     return 1 - _ratio(mse(y, p, s, w), spread)
-
-
-def mean_prediction(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _mean(p, w)
 
 
 _SOKOLOVA = "Sokolova & Lapalme 2009, Information Processing & Management 45(4)"
@@ -255,18 +291,100 @@ def evaluate(name: str, y: Array, p: Array, s: Array, weights: Array | None = No
     return float(METRICS[name].function(y, p, s, np.asarray(w, dtype=np.float64)[None, :])[0])
 
 
-def bootstrap_weights(n: int, resamples: int, seed: int, chunk: int = 64):
-    """Yield float32 (<= chunk, n) multinomial row counts, ``resamples`` rows in all.
+def bootstrap_weights(n: int, resamples: int, seed: int, chunk: int = 64) -> Iterator[Array]:
+    """Yield float64 (<= chunk, n) multinomial row counts, ``resamples`` rows in all.
 
     Efron & Tibshirani 1993, ch. 6: resampling n rows with replacement counts each row
-    Multinomial(n, 1/n) times.
+    Multinomial(n, 1/n) times. The chunks shrink where n is large, so memory stays bounded.
     """
     rng = np.random.default_rng(seed)
+    chunk = max(1, min(chunk, _CHUNK_ELEMENTS // max(n, 1)))
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         drawn = rng.integers(0, n, size=(size, n)) + np.arange(size)[:, None] * n
         counts = np.bincount(drawn.ravel(), minlength=size * n)
-        yield counts.reshape(size, n).astype(np.float32)
+        yield counts.reshape(size, n).astype(np.float64)
+
+
+_CHUNK_ELEMENTS = 4_000_000  # 32 MB of float64
+
+
+def cells(*columns: Array) -> tuple[Array, Array]:
+    """Rows that agree in all columns, counted: int (n,) each -> (first row, count) of each cell.
+
+    Cells come in lexicographic order of the columns. A metric that looks at classes only sees the
+    same in a thousand equal rows as in one row of weight 1,000.
+    """
+    code = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        _, rank = np.unique(column, return_inverse=True)
+        code = code * (rank.max(initial=0) + 1) + rank
+        _, code = np.unique(code, return_inverse=True)  # dense again: the product cannot overflow
+    _, first, counts = np.unique(code, return_index=True, return_counts=True)
+    return first, counts
+
+
+def bootstrap_cells(counts: Array, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield float64 (resamples in the chunk, cells): how often each cell is drawn.
+
+    The same distribution as :func:`bootstrap_weights` summed over the rows of each cell:
+    Multinomial(n, counts / n). The cost depends on the number of cells and not of rows.
+    """
+    rng, total = np.random.default_rng(seed), int(counts.sum())
+    chunk = max(1, min(resamples, _CHUNK_ELEMENTS // max(len(counts), 1)))
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        yield rng.multinomial(total, counts / total, size=size).astype(np.float64)
+
+
+def wilson(hits: Array, rows: Array, z: float) -> tuple[Array, Array]:
+    """Score interval of a share (Wilson, JASA 22, 1927): hits of rows, normal quantile ``z``.
+
+    Never empty at 0 or 1, where the bootstrap's is (Brown, Cai & DasGupta, Statistical Science
+    16(2), 2001, recommend it for small samples). NaN where ``rows`` is 0.
+    """
+    hits, rows = np.asarray(hits, np.float64), np.asarray(rows, np.float64)
+    share = _ratio(hits, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        middle = (hits + z**2 / 2) / (rows + z**2)
+        half = z / (rows + z**2) * np.sqrt(rows * share * (1 - share) + z**2 / 4)
+    # exact at the ends, where rounding would leave the value just outside
+    low = np.where(hits == 0, 0.0, np.minimum(middle - half, share))
+    high = np.where(hits == rows, 1.0, np.maximum(middle + half, share))
+    return np.where(rows > 0, low, np.nan), np.where(rows > 0, high, np.nan)
+
+
+def share_counts(name: str, y: Array, p: Array) -> tuple[int, int]:
+    """Hits and rows of a metric in :data:`SHARES`."""
+    hit, within = SHARES[name]
+    counted = within(y, p)
+    return int((hit(y, p) & counted).sum()), int(counted.sum())
+
+
+FEW = 10  # a share with fewer hits, or fewer misses, than this gets Wilson's interval
+
+
+def interval(
+    value: float, draws: Array, confidence: float, counts: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """``{value, ci_low, ci_high, interval}`` of one metric from its bootstrap draws (resamples,).
+
+    ``interval`` is "bootstrap" (percentile) or "wilson": for a share with ``counts`` (hits, rows)
+    of which either side is rarer than :data:`FEW`, the percentile interval is far too short, and
+    empty at 0 and 1. All None where ``value`` is NaN or no draw is defined.
+    """
+    draws = draws[~np.isnan(draws)]
+    if np.isnan(value) or len(draws) == 0:
+        return {"value": None, "ci_low": None, "ci_high": None, "interval": None}
+    tail = (1 - confidence) / 2
+    if counts is not None and min(counts[0], counts[1] - counts[0]) < FEW:
+        z = NormalDist().inv_cdf(1 - tail)
+        low, high = wilson(np.array(counts[0]), np.array(counts[1]), z)
+        kind = "wilson"
+    else:
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        kind = "bootstrap"
+    return {"value": float(value), "ci_low": float(low), "ci_high": float(high), "interval": kind}
 
 
 def intervals(
@@ -278,26 +396,29 @@ def intervals(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> dict[str, dict[str, float | None]]:
-    """Each metric's value with a percentile bootstrap interval over rows.
+) -> dict[str, dict[str, Any]]:
+    """Each metric's value with a bootstrap interval over rows, as :func:`interval` describes.
 
-    Returns ``{name: {value, ci_low, ci_high}}``; all None where the metric is undefined.
+    Returns ``{name: {value, ci_low, ci_high, interval}}``; all None where a metric is undefined.
     """
     draws: dict[str, list[Array]] = {name: [] for name in names}
-    for weights in bootstrap_weights(len(y), resamples, seed):
-        for name in names:
-            draws[name].append(METRICS[name].function(y, p, s, weights))
-    tail = (1 - confidence) / 2
-    result = {}
-    for name in names:
-        value = evaluate(name, y, p, s)
-        sampled = np.concatenate(draws[name]) if draws[name] else np.empty(0)
-        sampled = sampled[~np.isnan(sampled)]
-        known = not np.isnan(value) and len(sampled) > 0
-        low, high = np.quantile(sampled, [tail, 1 - tail]) if known else (None, None)
-        result[name] = {
-            "value": value if not np.isnan(value) else None,
-            "ci_low": None if low is None else float(low),
-            "ci_high": None if high is None else float(high),
-        }
-    return result
+    by_cell = [name for name in names if METRICS[name].needs in ("classes", "positive")]
+    by_row = [name for name in names if name not in by_cell]
+    if len(y) and by_cell:
+        first, counts = cells(y, p)
+        for weights in bootstrap_cells(counts, resamples, seed):
+            for name in by_cell:
+                draws[name].append(METRICS[name].function(y[first], p[first], s, weights))
+    if len(y) and by_row:
+        for weights in bootstrap_weights(len(y), resamples, seed):
+            for name in by_row:
+                draws[name].append(METRICS[name].function(y, p, s, weights))
+    return {
+        name: interval(
+            evaluate(name, y, p, s) if len(y) else np.nan,
+            np.concatenate(draws[name]) if draws[name] else np.empty(0),
+            confidence,
+            share_counts(name, y, p) if name in SHARES else None,
+        )
+        for name in names
+    }

@@ -1,0 +1,470 @@
+"""From a request for data to splits: what every loader's table goes through.
+
+A loader returns a :class:`Table`, everything in file order. :func:`open_data` infers the task,
+takes sensitive columns out of the inputs, makes groups, splits, and returns :class:`Data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zoo.data.preprocess import MISSING, OTHER, describe_columns, label_text
+from zoo.errors import ZooError, unknown
+from zoo.tasks import get_task
+
+PARTS = ("train", "val", "test")
+_ALIASES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "holdout": "test",
+}  # fmt: skip
+#: Of each 20 rows in stratum order: 14 train, 3 validation, 3 test, spread evenly.
+_PATTERN = np.array([0, 0, 1, 0, 0, 2, 0, 0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 0, 2, 0])
+#: Of each 20 rows of a given training split: 3 become validation.
+_CARVE = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; stored in ``run.json`` so that every command sees the same data."""
+
+    data: str
+    target: str | None = None
+    task: str | None = None
+    sensitive: tuple[str, ...] = ()
+    positive: str | None = None
+    include_sensitive: bool = False
+    split: str | None = None
+    split_seed: int = 0
+    rare_groups: str = "error"
+    offline: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {**asdict(self), "sensitive": list(self.sensitive)}
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Request:
+        """From what :meth:`document` gave."""
+        return cls(**{**document, "sensitive": tuple(document["sensitive"])})
+
+
+@dataclass
+class Table:
+    """All rows of a data set, in file order.
+
+    ``x`` is a pandas frame of input columns (``kind`` "tabular"), uint8 (n, height, width,
+    channels) images, or a list of texts or a float array of a series; ``y`` holds raw labels (n,)
+    or None for data to predict on; ``groups`` maps an attribute to raw values (n,);
+    ``label_groups`` are those that are the label itself; ``split`` holds raw split names (n,).
+    """
+
+    kind: str
+    x: Any
+    y: Any
+    sha256: str
+    target: str
+    task: str | None = None
+    groups: dict[str, Any] = field(default_factory=dict)
+    label_groups: tuple[str, ...] = ()
+    split: Any = None
+    license: str = "unknown (own data)"
+    source: str = "own data"
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass
+class Data:
+    """A data set ready for use: inputs and labels in file order, and the rows of each split.
+
+    ``y`` is int64 (n,) class indices into ``classes``, or float64 (n,) for regression. ``parts``
+    maps "train", "val" and "test" to int64 row ids. ``groups`` maps an attribute to strings (n,).
+    """
+
+    name: str
+    kind: str
+    task: str
+    x: Any
+    y: np.ndarray
+    classes: tuple[str, ...]
+    positive: str | None
+    groups: dict[str, np.ndarray]
+    label_groups: tuple[str, ...]
+    parts: dict[str, np.ndarray]
+    sha256: str
+    license: str
+    source: str
+    columns: list[dict[str, Any]]
+    notes: list[str]
+    target: str
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The inputs of some rows, in the loader's form."""
+        return self.x.iloc[rows] if hasattr(self.x, "iloc") else self.x[rows]
+
+    def describe(self) -> dict[str, Any]:
+        """The facts that ``run.json`` keeps and ``zoo data info`` shows."""
+        rows = len(self.y)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "task": self.task,
+            "rows": rows,
+            "sizes": {part: len(ids) for part, ids in self.parts.items()},
+            "classes": list(self.classes),
+            "class_counts": [int((self.y == k).sum()) for k in range(len(self.classes))],
+            "positive": self.positive,
+            "groups": {
+                name: {
+                    str(value): int(count) for value, count in zip(*_counts(values), strict=True)
+                }
+                for name, values in self.groups.items()
+            },
+            "label_groups": list(self.label_groups),
+            "columns": self.columns,
+            "target": self.target,
+            "sha256": self.sha256,
+            "license": self.license,
+            "source": self.source,
+            "notes": self.notes,
+        }
+
+
+def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique(values, return_counts=True)
+
+
+def load_table(request: Request) -> tuple[str, Table]:
+    """Name and table of a request: a registered data set, or a path of the user's own."""
+    from zoo.data.own import load_own, looks_like_path
+    from zoo.registry import datasets
+
+    registry = datasets()
+    if request.data in registry.specs:
+        return request.data, registry.get(request.data).load(request)
+    if looks_like_path(request.data):
+        return load_own(request)
+    raise unknown(
+        "data set",
+        request.data,
+        registry.specs,
+        hint="Own data is given as a path: --data ./file.csv --target COLUMN",
+    )
+
+
+def open_data(request: Request) -> Data:
+    """Load, check, group and split. Raises :class:`ZooError` for data that can't be used."""
+    name, table = load_table(request)
+    notes = list(table.notes)
+    if not len(table):
+        raise ZooError(
+            f"{request.data} has no rows.", expected="at least 20 rows", received="0 rows"
+        )
+    task = infer_task(table, request, notes)
+    y, classes = encode_labels(table, task)
+    x, raw_groups, label_groups = table.x, dict(table.groups), table.label_groups
+    if table.kind == "tabular":
+        x, raw_groups = take_sensitive(table, request)
+        label_groups = tuple(g for g in label_groups if g in raw_groups)
+    elif request.sensitive:
+        raw_groups = {attr: _named(raw_groups, attr) for attr in request.sensitive}
+    if not raw_groups:
+        attribute = "class" if classes else f"{table.target} band"
+        raw_groups = {attribute: np.array(classes)[y] if classes else y}
+        label_groups = (attribute,)
+        notes.append(f"no sensitive attribute was given: groups are the label's ({attribute})")
+    parts = split_rows(table, request, y, classes, raw_groups, notes)
+    groups = {
+        attribute: make_groups(
+            attribute, values, parts["train"], request, attribute in label_groups, notes
+        )
+        for attribute, values in raw_groups.items()
+    }
+    columns = describe_columns(x, parts["train"]) if table.kind == "tabular" else []
+    if columns and not any(column["used"] for column in columns):
+        raise ZooError(
+            f"{request.data} has no column that can be an input.",
+            expected="at least one numeric or categorical column with more than one value",
+            received="; ".join(f"{c['name']}: {c['why']}" for c in columns[:8]) or "no columns",
+        )
+    return Data(
+        name=name,
+        kind=table.kind,
+        task=task,
+        x=x,
+        y=y,
+        classes=classes,
+        positive=choose_positive(request.positive, classes, task),
+        groups=groups,
+        label_groups=label_groups,
+        parts=parts,
+        sha256=table.sha256,
+        license=table.license,
+        source=table.source,
+        columns=columns,
+        notes=notes,
+        target=table.target,
+    )
+
+
+def _named(available: Mapping[str, Any], name: str) -> Any:
+    if name not in available:
+        raise unknown("column", name, available, hint="--sensitive names columns of the data.")
+    return available[name]
+
+
+def take_sensitive(table: Table, request: Request) -> tuple[Any, dict[str, Any]]:
+    """Inputs without the sensitive columns, and the raw values of each attribute.
+
+    ``table.groups`` are attributes that the data set itself declares (derived ones stay inputs);
+    ``--sensitive`` chooses among them or names further columns.
+    """
+    groups = dict(table.groups)
+    x = table.x
+    if request.sensitive:
+        available = {**{column: x[column].to_numpy() for column in x.columns}, **groups}
+        chosen = {name: _named(available, name) for name in request.sensitive}
+        if not request.include_sensitive:
+            x = x.drop(
+                columns=[name for name in chosen if name in x.columns and name not in groups]
+            )
+        groups = chosen
+    if request.include_sensitive:
+        x = x.assign(**{name: values for name, values in groups.items() if name not in x.columns})
+    return x, groups
+
+
+def infer_task(table: Table, request: Request, notes: list[str]) -> str:
+    """The task: asked for, declared by the data set, or inferred from the labels."""
+    if request.task is not None:
+        get_task(request.task)  # an unknown name is an error of its own
+        return request.task
+    if table.task is not None:
+        return table.task
+    import pandas as pd
+
+    labels = pd.Series(table.y).dropna()
+    distinct = labels.nunique()
+    numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
+    if distinct <= 2:
+        task = "binary"
+    elif not numeric:
+        task = "multiclass"
+    else:
+        whole = bool((labels == labels.round()).all())
+        task = "multiclass" if whole and distinct <= 20 else "regression"
+    notes.append(
+        f"task inferred from {table.target!r}: {task} ({distinct} distinct "
+        f"{'numbers' if numeric else 'labels'}); --task overrides"
+    )
+    return task
+
+
+def encode_labels(table: Table, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as int64 class indices with the sorted classes, or as float64 with none."""
+    import pandas as pd
+
+    labels = pd.Series(table.y).reset_index(drop=True)
+    missing = int(labels.isna().sum())
+    if missing:
+        raise ZooError(
+            f"The target {table.target!r} is missing in {missing:,} of {len(labels):,} rows.",
+            expected="a label in every row",
+            received=f"{missing:,} empty cells, the first in data row {int(labels.isna().idxmax()) + 1}",
+            hint="Drop or fill these rows: a model can't learn from a missing answer.",
+            kind="missing_labels",
+        )
+    if not get_task(task).classes:
+        try:
+            values = labels.to_numpy(dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ZooError(
+                f"The target {table.target!r} is not numeric.",
+                expected="numbers, for the task regression",
+                received=f"values such as {str(labels.iloc[0])[:40]!r}",
+                hint="Leave --task away, or choose another --target.",
+            ) from error
+        if not np.isfinite(values).all():
+            raise ZooError(
+                f"The target {table.target!r} holds infinite values.", expected="finite numbers"
+            )
+        if np.ptp(values) == 0:
+            raise ZooError(
+                f"The target {table.target!r} is constant.",
+                expected="a target that varies",
+                received=f"{values[0]:g} in every row",
+                kind="single_class",
+            )
+        return values, ()
+    numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
+    found = labels.unique().tolist()
+    ordered = sorted(found) if numeric else sorted(found, key=label_text)
+    classes = tuple(dict.fromkeys(label_text(value) for value in ordered))
+    limit = {"binary": 2}.get(task, 1000)
+    if len(classes) < 2:
+        raise ZooError(
+            f"The target {table.target!r} has a single class.",
+            expected="at least two classes",
+            received=f"{classes[0]!r} in every row",
+            hint="Choose another --target, or more data.",
+            kind="single_class",
+        )
+    if len(classes) > limit:
+        raise ZooError(
+            f"The target {table.target!r} has too many classes for the task {task}.",
+            expected=f"at most {limit:,} classes",
+            received=f"{len(classes):,} distinct labels",
+            hint="Choose another --target, or --task regression for numbers.",
+        )
+    index = {label: k for k, label in enumerate(classes)}
+    return labels.map(lambda value: index[label_text(value)]).to_numpy(np.int64), classes
+
+
+def choose_positive(asked: str | None, classes: tuple[str, ...], task: str) -> str | None:
+    """The positive class: asked for, or the last of two; None where there is none."""
+    if asked is not None:
+        if asked not in classes:
+            raise unknown("label", asked, classes, hint="--positive names one of the classes.")
+        return asked
+    return classes[-1] if len(classes) == 2 else None
+
+
+def make_groups(
+    attribute: str,
+    values: Any,
+    train: np.ndarray,
+    request: Request,
+    is_label: bool,
+    notes: list[str],
+) -> np.ndarray:
+    """Group names (n,) of an attribute: numbers with more than 10 values become bands.
+
+    The bands' limits are the quartiles of the training rows. A missing value is ``(missing)``.
+    """
+    import pandas as pd
+
+    series = pd.Series(values).reset_index(drop=True)
+    missing = series.isna().to_numpy()
+    numeric = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    if numeric and series.nunique() > 10:
+        known = series.to_numpy(np.float64)
+        edges = np.unique(np.nanquantile(known[train], [0.25, 0.5, 0.75]))
+        texts = [f"{edge:.4g}" for edge in edges]
+        labels = [f"< {texts[0]}"]
+        labels += [f"{low} to < {high}" for low, high in zip(texts, texts[1:], strict=False)]
+        labels += [f">= {texts[-1]}"]
+        names = np.array(labels)[np.searchsorted(edges, known, side="right")]
+        notes.append(f"group {attribute!r} is banded at the training quartiles: {', '.join(texts)}")
+    else:
+        names = np.array([label_text(value) for value in series])
+    names = np.where(missing, MISSING, names).astype(np.str_)
+    found, counts = _counts(names)
+    rare = found[counts == 1]
+    if len(rare) and not is_label:
+        if request.rare_groups == "error":
+            shown = ", ".join(repr(str(name)) for name in rare[:5])
+            raise ZooError(
+                f"The attribute {attribute!r} has {len(rare)} group(s) of a single row: {shown}.",
+                expected="at least 2 rows in every group, and better 100",
+                received="1 row",
+                hint="One row gives no interval and points at a person. Correct the data, or pass "
+                "--rare-groups merge to put such rows into the group '(other)'.",
+                kind="rare_group",
+            )
+        names = np.where(np.isin(names, rare), OTHER, names)
+        notes.append(f"{len(rare)} group(s) of {attribute!r} with a single row became {OTHER!r}")
+    return names
+
+
+def split_rows(
+    table: Table,
+    request: Request,
+    y: np.ndarray,
+    classes: tuple[str, ...],
+    groups: Mapping[str, Any],
+    notes: list[str],
+) -> dict[str, np.ndarray]:
+    """Row ids of each part; a function of the data and ``--split-seed``, never of ``--seed``.
+
+    A split column is obeyed; where it names no validation rows, 15 % of its training rows become
+    that. Otherwise 70/15/15. Rows are shuffled within strata of label and groups and dealt in a
+    fixed pattern, so that even a small stratum is shared out in proportion.
+    """
+    n = len(y)
+    seed = [request.split_seed, int(table.sha256[:15], 16)]
+    order = np.random.default_rng(seed).permutation(n)
+    strata = _strata(y, classes, groups)[order]
+    order = order[np.argsort(strata, kind="stable")]
+    if table.split is None:
+        part = np.empty(n, dtype=np.int64)
+        part[order] = np.resize(_PATTERN, n)
+        parts = {name: np.flatnonzero(part == k) for k, name in enumerate(PARTS)}
+    else:
+        parts = _given(table.split, request)
+        if "val" not in parts:
+            inside = order[np.isin(order, parts["train"])]
+            carved = inside[np.resize(_CARVE, len(inside)) == 1]
+            parts["val"] = np.sort(carved)
+            parts["train"] = np.setdiff1d(parts["train"], carved)
+            notes.append("the split column names no validation rows: 15 % of train became that")
+    for name in PARTS:
+        if not len(parts.get(name, ())):
+            raise ZooError(
+                f"There are too few rows: the {name} split is empty.",
+                expected="at least 20 rows, or a split column that fills train and test",
+                received=f"{n:,} rows",
+            )
+    absent = [classes[k] for k in range(len(classes)) if not (y[parts["train"]] == k).any()]
+    if absent:
+        raise ZooError(
+            f"{len(absent)} class(es) have no training rows: {', '.join(absent[:5])}.",
+            expected="every class in the training split",
+            received=f"{len(parts['train']):,} training rows without them",
+            hint="Add rows, merge or drop these classes, or choose another --split.",
+        )
+    return {name: parts[name].astype(np.int64) for name in PARTS}
+
+
+def _strata(y: np.ndarray, classes: tuple[str, ...], groups: Mapping[str, Any]) -> np.ndarray:
+    """One integer (n,) for each combination of label (quartile for values) and groups."""
+    import pandas as pd
+
+    keys = {"": y if classes else np.searchsorted(np.quantile(y, [0.25, 0.5, 0.75]), y)}
+    for name, values in groups.items():
+        series = pd.Series(values).reset_index(drop=True)
+        if series.nunique() <= 50:
+            keys[f"group {name}"] = series.astype("string").fillna(MISSING).to_numpy()
+    frame = pd.DataFrame(keys)
+    return frame.groupby(list(frame.columns), sort=True).ngroup().to_numpy()
+
+
+def _given(split: Any, request: Request) -> dict[str, np.ndarray]:
+    names = np.array([str(value).strip().lower() for value in split])
+    strange = sorted(set(names) - set(_ALIASES))
+    if strange:
+        raise ZooError(
+            f"The split column holds {strange[0]!r}.",
+            expected=f"one of: {', '.join(_ALIASES)}",
+            received=", ".join(strange[:5]),
+            hint="--split COLUMN names the column that says train, val or test.",
+        )
+    canonical = np.array([_ALIASES[name] for name in names])
+    return {name: np.flatnonzero(canonical == name) for name in PARTS if (canonical == name).any()}
+
+
+def is_split_column(values: Any) -> bool:
+    """Whether a column says train and test (and perhaps validation) and nothing else."""
+    import pandas as pd
+
+    series = pd.Series(values)
+    if series.isna().any() or series.nunique() > 6:
+        return False
+    names = {_ALIASES.get(str(value).strip().lower()) for value in series.unique()}
+    return None not in names and {"train", "test"} <= names

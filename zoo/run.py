@@ -1,0 +1,371 @@
+"""Run and variant directories: the only module that writes them, and always by rename.
+
+A reader never sees a half-written file or folder: each is made under a name that starts with
+``.tmp-`` beside its target, flushed, and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import FAILURE, ZooError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zoo.predictions import Predictions
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+BASE = "base"
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; of its sorted contents for a folder."""
+    if path.is_dir():
+        entries = sorted(item for item in path.rglob("*") if item.is_file())
+        text = "\n".join(f"{item.relative_to(path)} {sha256_file(item)}" for item in entries)
+        return hashlib.sha256(text.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form, hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_name(name: str, what: str = "run name") -> str:
+    """``name`` itself when it can be a folder's name, else a :class:`ZooError`."""
+    if not NAME.fullmatch(name) or name.startswith(".") or name == "latest":
+        raise ZooError(
+            f"{name!r} can't be a {what}.",
+            expected="letters, digits, '.', '_' and '-', starting with a letter or digit, "
+            "at most 100 of them, and not 'latest'",
+            received=repr(name),
+            hint="--runs DIR chooses the folder, --name only the name inside it.",
+            kind="bad_name",
+        )
+    return name
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that it is there whole or not at all, even across a power cut."""
+    temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``target`` by rename when the block ends without error.
+
+    Raises :class:`ZooError` when ``target`` exists already.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in temporary.rglob("*"):
+            if item.is_file():
+                with item.open("rb") as file:
+                    os.fsync(file.fileno())
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if target.exists():
+                raise _exists(target) from error
+            raise
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exists(target: Path) -> ZooError:
+    return ZooError(
+        f"{target} exists already.",
+        expected="a name that is not taken",
+        received=target.name,
+        hint="Choose another --name, or continue that run with `zoo train --resume`.",
+        kind="run_exists",
+    )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two commands never rewrite the same document at once."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Variant:
+    """One variant's folder of a run."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run, self.name, self.path = run, name, run.path / name
+
+    def document(self) -> dict[str, Any]:
+        """``variant.json``."""
+        from zoo.schema import VariantDocument, load
+
+        return load(self.path / "variant.json", VariantDocument).model_dump(mode="json")
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the variant: the hash of its ``variant.json``."""
+        return sha256_file(self.path / "variant.json")
+
+    @property
+    def artifact(self) -> Path:
+        """The file that is measured. Raises :class:`ZooError` when the variant has none."""
+        name = self.document()["artifact"]
+        if name is None:
+            raise ZooError(
+                f"Variant {self.name!r} of run {self.run.name!r} has no artefact to measure.",
+                received=self.document().get("error") or "no artifact in variant.json",
+                hint="Measure another variant, or make it again with `zoo compress`.",
+                kind="no_artifact",
+            )
+        return self.path / name
+
+    @property
+    def weights(self) -> Path:
+        """The Keras weights of this variant, or of the nearest ancestor that has its own."""
+        own = self.path / "model.weights.h5"
+        if own.exists():
+            return own
+        parent = self.document()["parent"]
+        if parent is None:
+            raise ZooError(
+                f"Run {self.run.name!r} has no weights for variant {self.name!r}.",
+                expected=str(own),
+                received="no such file",
+                hint="Train the model again.",
+                kind="missing_weights",
+            )
+        return self.run.variant(parent["variant"]).weights
+
+    def inputs(self, *paths: Path) -> list[dict[str, str]]:
+        """``[{path, sha256}]`` of files, relative to the run's folder."""
+        return [
+            {"path": os.path.relpath(path, self.run.path), "sha256": sha256_file(path)}
+            for path in paths
+        ]
+
+    def results(self, file: str) -> list[dict[str, Any]]:
+        """The results held in a document such as ``benchmark.json``; none if there is no file."""
+        from zoo.schema import ResultList, load
+
+        path = self.path / file
+        return load(path, ResultList).results if path.exists() else []
+
+    def upsert(self, file: str, results: list[dict[str, Any]], key: tuple[str, ...]) -> None:
+        """Put results into a document, each replacing the one with the same values of ``key``."""
+        from zoo.schema import ResultList, dump
+
+        def identity(result: dict[str, Any]) -> tuple:
+            return tuple(json.dumps(result.get(name), sort_keys=True) for name in key)
+
+        with locked(self.path):
+            merged = {identity(result): result for result in self.results(file)}
+            merged.update({identity(result): result for result in results})
+            write_atomic(self.path / file, dump(ResultList(results=list(merged.values()))))
+
+    def predictions(self, split: str = "test") -> Predictions:
+        """The stored predictions on a split. Raises :class:`ZooError` when there are none."""
+        from zoo.predictions import Predictions
+
+        path = self.path / predictions_file(split)
+        if not path.exists():
+            raise ZooError(
+                f"There are no predictions of variant {self.name!r} on split {split!r}.",
+                expected=str(path),
+                received="no such file",
+                hint=f"zoo predict {self.run.path} --variant {self.name} --split {split}",
+                kind="missing_predictions",
+            )
+        return Predictions.load(path)
+
+    def write_predictions(self, predictions: Predictions) -> Path:
+        """Store predictions; returns the file's path."""
+        path = self.path / predictions_file(predictions.split)
+        write_arrays(path, predictions.arrays())
+        return path
+
+
+def predictions_file(split: str) -> str:
+    """``predictions.npz`` for the test split, ``predictions-SPLIT.npz`` for another."""
+    return "predictions.npz" if split == "test" else f"predictions-{split}.npz"
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a compressed ``.npz`` atomically; object arrays are refused."""
+    import numpy as np
+
+    refused = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
+    if refused:
+        raise TypeError(f"object arrays can't be stored without pickle: {refused}")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).resolve()
+        self.name = self.path.name
+
+    def document(self) -> dict[str, Any]:
+        """``run.json``, migrated to the present schema."""
+        from zoo.schema import RunDocument, load
+
+        return load(self.path / "run.json", RunDocument).model_dump(mode="json")
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of ``run.json``."""
+        from zoo.schema import dump
+
+        with locked(self.path):
+            write_atomic(self.path / "run.json", dump({**self.document(), **changes}))
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one line to ``log.jsonl``."""
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False, default=float) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The rows of ``log.jsonl``; of two rows for one epoch (after a resume) the later."""
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return []
+        rows: dict[int, dict[str, Any]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+                row = json.loads(line)
+                rows[row["epoch"]] = row
+        return [rows[epoch] for epoch in sorted(rows)]
+
+    def variants(self) -> list[str]:
+        """Names of the variants there are, ``base`` first."""
+        names = [item.parent.name for item in self.path.glob("*/variant.json")]
+        return sorted((n for n in names if not n.startswith(".")), key=lambda n: (n != BASE, n))
+
+    def variant(self, name: str) -> Variant:
+        """A variant by name. Raises :class:`ZooError` when it does not exist."""
+        known = self.variants()
+        if name not in known:
+            raise unknown(
+                "variant",
+                name,
+                known,
+                hint=f"Make it first: zoo compress {self.path} RECIPE"
+                if known
+                else f"The run is not trained to the end: zoo train --resume {self.path}",
+            )
+        return Variant(self, name)
+
+    def select(self, name: str) -> list[Variant]:
+        """The variants that ``--variant NAME|all`` means."""
+        names = self.variants() if name == "all" else [name]
+        if not names:
+            names = [BASE]  # not trained yet: the error says what to do
+        return [self.variant(item) for item in names]
+
+    @contextlib.contextmanager
+    def new_variant(self, name: str) -> Iterator[Path]:
+        """A temporary folder that becomes the variant's folder."""
+        with new_folder(self.path / check_name(name, "variant name")) as folder:
+            yield folder
+
+
+def create_run(root: Path, name: str, fill: Callable[[Path], None]) -> Run:
+    """Make ``root/name`` by rename after ``fill(folder)`` wrote into it; point ``latest`` at it."""
+    with new_folder(root / check_name(name)) as folder:
+        fill(folder)
+    point_latest(root, name)
+    return Run(root / name)
+
+
+def point_latest(root: Path, name: str) -> None:
+    """Point ``root/latest`` to a run, atomically."""
+    link = root / f".tmp-latest-{secrets.token_hex(4)}"
+    link.symlink_to(name)
+    link.replace(root / "latest")
+
+
+def list_runs(root: Path) -> list[Run]:
+    """All runs under a folder, oldest first."""
+    runs = [
+        Run(item.parent)
+        for item in root.glob("*/run.json")
+        if not item.parent.is_symlink() and not item.parent.name.startswith(".")
+    ]
+    return sorted(runs, key=lambda run: (run.path / "run.json").stat().st_ctime)
+
+
+def find_run(text: str, root: Path) -> Run:
+    """``RUN`` on the command line: a path, a run's name, or ``latest``."""
+    for candidate in (root / text, Path(text)):
+        if (candidate / "run.json").is_file():
+            return Run(candidate)
+    names = [run.name for run in list_runs(root)]
+    if Path(text).is_dir():
+        raise ZooError(
+            f"{text} is no run.",
+            expected="a folder with a run.json inside",
+            received="a folder without one",
+            hint="`zoo runs` lists the runs there are.",
+            kind="unknown_run",
+        )
+    error = unknown("run", text, [*names, "latest"] if names else [])
+    if not names:
+        error.hint = f"There is no run in {root}. Make one: zoo train mlp"
+    raise error
+
+
+def guard_disk(error: OSError) -> ZooError:
+    """A full disk or a missing permission, said plainly."""
+    return ZooError(
+        f"Could not write: {error.strerror or error}.",
+        received=str(error.filename or ""),
+        hint="Free some space or choose another folder with --runs.",
+        kind="io_error",
+        exit_code=FAILURE,
+    )
