@@ -1,0 +1,1 @@
+"""How fast, how large and how hungry an artefact is, measured by MLCommons LoadGen."""
