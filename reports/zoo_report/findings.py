@@ -1,0 +1,357 @@
+"""What the documents say, in words: which variant is smaller, faster, worse, and for whom.
+
+Two questions are kept apart: *is a change real* (its adjusted p value on these rows) and *is it
+large* (set against what retraining with other seeds does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from zoo_report.bundle import Bundle
+from zoo_report.text import (
+    capital,
+    count,
+    interval,
+    known,
+    listed,
+    measure,
+    metric_text,
+    plural,
+    probability,
+    ratio,
+    sentence_label,
+    unit,
+)
+
+ALPHA = 0.05  # a change is called measurable when its Holm-adjusted p is below
+TOLERANCE = 0.01  # how much a recommended variant may lose: a point, or 1 % of base's error
+NAMED_CHANGES = 3  # changes spelled out in a verdict; the others are counted
+ALL, GAP = "(all)", "(gap)"
+MAIN_METRICS = ("accuracy", "mae", "rmse")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One variant against base. Ratios are base over variant (above 1: the variant is better)."""
+
+    name: str
+    smaller: float | None
+    faster: float | None
+    overall: dict[str, Any] | None
+    losses: list[dict[str, Any]]
+    gains: list[dict[str, Any]]
+    shifts: list[dict[str, Any]]
+    widened: list[dict[str, Any]]
+    tested: int
+    groups: int
+    error: str | None
+
+
+class Findings:
+    """Reads a bundle (cleaned already) and answers the questions that a verdict needs."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.run = bundle.run
+        self.names = list(bundle.variants)
+        self.base = "base" if "base" in self.names else None
+        self.deltas = list((bundle.audit or {}).get("deltas", []))
+        base_metrics = self.metrics("base")
+        named = [name for name in MAIN_METRICS if name in base_metrics]
+        self.main = next(iter([*named, *base_metrics, "accuracy"]))
+        self.outcomes = [self._outcome(name) for name in self.names if name != "base"]
+
+    # What was measured
+
+    def document(self, name: str) -> dict[str, Any]:
+        """A variant's variant.json."""
+        return self.bundle.variants[name]["variant"] if name in self.bundle.variants else {}
+
+    def evaluation(self, name: str, split: str = "test") -> dict[str, Any] | None:
+        """The entry of metrics.json on a split."""
+        stored = self.bundle.variants.get(name, {}).get("metrics") or {}
+        return next((r for r in stored.get("results", []) if r.get("split", split) == split), None)
+
+    def metrics(self, name: str) -> dict[str, dict[str, Any]]:
+        """``{metric: {value, ci_low, ci_high}}``; without intervals where it was not evaluated."""
+        found = self.evaluation(name)
+        if found:
+            return found.get("metrics", {})
+        bare = self.document(name).get("metrics") or {}
+        return {metric: {"value": value} for metric, value in bare.items()}
+
+    def latest(self, name: str, kind: str, **wanted: Any) -> dict[str, Any] | None:
+        """The newest of a variant's results; one that failed only where there is no other."""
+        found = [
+            result
+            for result in self.bundle.variants.get(name, {}).get(kind) or []
+            if all(result.get(key) == value for key, value in wanted.items())
+        ]
+        ordered = sorted(found, key=lambda result: (not result.get("error"), result["created"]))
+        return ordered[-1] if ordered else None
+
+    def latency(self, name: str, which: str) -> float | None:
+        """A percentile of SingleStream latency, ms."""
+        found = self.latest(name, "benchmark", scenario="SingleStream") or {}
+        value = (found.get("latency_ms") or {}).get(which)
+        return value if known(value) else None
+
+    # What changed
+
+    def _ratio(self, base: Any, other: Any) -> float | None:
+        return base / other if known(base) and known(other) and other > 0 else None
+
+    def _outcome(self, name: str) -> Outcome:
+        rows = [row for row in self.deltas if row.get("variant") == name]
+        grouped = [row for row in rows if row.get("group") not in (ALL, GAP)]
+        changed = [row for row in grouped if measurable(row)]
+        overall = [r for r in rows if r.get("group") == ALL and r.get("metric") == self.main]
+        return Outcome(
+            name=name,
+            smaller=self._ratio(self.document("base").get("bytes"), self.document(name)["bytes"]),
+            faster=self._ratio(self.latency("base", "p90"), self.latency(name, "p90")),
+            overall=overall[0] if overall else None,
+            losses=[row for row in changed if benefit(row) < 0],
+            gains=[row for row in changed if benefit(row) > 0],
+            shifts=[row for row in changed if benefit(row) == 0],
+            widened=[
+                row
+                for row in rows
+                if row.get("group") == GAP and known(row.get("ci_low")) and row["ci_low"] > 0
+            ],
+            tested=sum(known(row.get("p_adjusted")) for row in grouped),
+            groups=len({(row["attribute"], row["group"]) for row in grouped}),
+            error=self.document(name).get("error"),
+        )
+
+    # The recommendation
+
+    @property
+    def rule(self) -> str:
+        """The rule by which a variant is recommended, in one sentence."""
+        metric = metric_text(self.main)
+        bound = (
+            f"stays above \u2212{100 * TOLERANCE:.0f} point"
+            if metric.direction > 0
+            else f"stays below +{TOLERANCE:.0%} of base's"
+        )
+        return (
+            f"the smallest variant whose 95 % interval of the change in {sentence_label(self.main)}"
+            f" {bound}, with no measurable loss in any group (Holm-adjusted p < {ALPHA})"
+        )
+
+    def rejection(self, outcome: Outcome) -> str | None:
+        """Why a variant is not eligible, or None."""
+        row = outcome.overall
+        if outcome.error:
+            return "it failed"
+        if outcome.smaller is None:
+            return "its size is unknown"
+        if outcome.smaller <= 1:
+            return "it is not smaller than base"
+        if row is None or not known(row.get("ci_low")) or not known(row.get("ci_high")):
+            return f"its change in {sentence_label(self.main)} has no interval"
+        scale = 1.0 if metric_text(self.main).direction > 0 else abs(row.get("base") or 0.0)
+        worst = row["ci_low"] if metric_text(self.main).direction > 0 else -row["ci_high"]
+        if worst <= -TOLERANCE * scale:
+            return f"its {sentence_label(self.main)} may have fallen by more than the rule allows"
+        if outcome.losses:
+            return (
+                f"{plural(len(outcome.losses), 'measurable loss', 'measurable losses')} in groups"
+            )
+        if not outcome.tested:
+            return "no group was compared"
+        return None
+
+    @property
+    def recommended(self) -> Outcome | None:
+        """The variant that the rule picks; none without a current audit."""
+        if self.bundle.audit is None or "audit.json" in self.bundle.stale:
+            return None
+        eligible = [outcome for outcome in self.outcomes if self.rejection(outcome) is None]
+        return max(eligible, key=lambda o: (o.smaller or 0, o.faster or 0), default=None)
+
+    # Sentences
+
+    def headline(self) -> str:
+        """The first sentence of the report."""
+        if self.bundle.audit is None:
+            return "These variants were not compared yet, so nothing is recommended."
+        if "audit.json" in self.bundle.stale:
+            return "The comparison is older than the files beside it, so nothing is recommended."
+        if not self.outcomes:
+            return "There is no variant besides base to compare."
+        best = self.recommended
+        if best is None:
+            return "No variant meets the rule, so base stays the recommended one."
+        return f"{best.name} is the recommended variant: {self.costs(best)}."
+
+    def costs(self, outcome: Outcome) -> str:
+        """``3.7 times smaller and 1.4 times faster at p90 than base``."""
+        parts = [
+            _times(outcome.smaller, "smaller", "larger", "about the same size"),
+            _times(outcome.faster, "faster at p90", "slower at p90", "about as fast at p90"),
+        ]
+        said = [part for part in parts if part]
+        if not said:
+            return "neither its size nor its speed was measured against base"
+        return f"{listed(said)}{' as base' if 'about' in said[-1] else ' than base'}"
+
+    def effects(self, outcome: Outcome) -> list[str]:
+        """What a variant changed, a sentence each: overall, then for groups."""
+        if outcome.error:
+            return [f"This variant could not be made or measured: {outcome.error}"]
+        if outcome.overall is None:
+            return [f"Its change in {sentence_label(self.main)} was not measured."]
+        sentences = [self._overall(outcome.overall)]
+        sentences += [self._named("measurable loss", "measurable losses", outcome.losses)]
+        sentences += [self._named("measurable gain", "measurable gains", outcome.gains)]
+        sentences += [self._named("measurable shift", "measurable shifts", outcome.shifts)]
+        sentences += [f"{_gap(row)}." for row in outcome.widened[:NAMED_CHANGES]]
+        if not (outcome.losses or outcome.gains or outcome.shifts):
+            sentences.append(self._nothing(outcome))
+        return [sentence for sentence in sentences if sentence]
+
+    def _overall(self, row: dict[str, Any]) -> str:
+        told = f"{capital(sentence_label(row['metric']))} changed by {change(row)}"
+        if not known(row.get("p_adjusted")):
+            return f"{told}."
+        real = "a measurable change" if measurable(row) else "not a measurable change"
+        seeds = self.against_seeds(row)
+        return f"{told}: {real}{', ' + seeds if seeds else ''}."
+
+    def against_seeds(self, row: dict[str, Any]) -> str:
+        """How a change compares with what retraining with other seeds does, or nothing."""
+        floor = self.noise_floor.get("metrics", {}).get(row["metric"], {})
+        if not (known(floor.get("sd")) and known(row.get("delta")) and floor["sd"] > 0):
+            return ""
+        size = "larger" if abs(row["delta"]) > 2 * floor["sd"] else "no larger"
+        return f"{size} than retraining with another seed brings (two standard deviations)"
+
+    @property
+    def noise_floor(self) -> dict[str, Any]:
+        """The audit's noise floor, empty without an audit."""
+        return (self.bundle.audit or {}).get("noise_floor") or {}
+
+    def _named(self, one: str, many: str, rows: list[dict[str, Any]]) -> str:
+        if not rows:
+            return ""
+        strongest = sorted(rows, key=lambda row: -abs(row["delta"]))[:NAMED_CHANGES]
+        told = "; ".join(
+            f"{sentence_label(row['metric'])} of {row['attribute']} = {row['group']} "
+            f"{'rose' if row['delta'] > 0 else 'fell'} by {change(row, absolute=True)}, adjusted "
+            f"{probability(row['p_adjusted'])}"
+            for row in strongest
+        )
+        more = f"; {len(rows) - len(strongest)} more below" if len(rows) > len(strongest) else ""
+        return f"{capital(plural(len(rows), one, many))} in groups: {told}{more}."
+
+    def _nothing(self, outcome: Outcome) -> str:
+        if not outcome.tested:
+            return "No group was compared."
+        told = (
+            f"No group's rates changed measurably ({plural(outcome.tested, 'comparison')} in "
+            f"{plural(outcome.groups, 'group')})."
+        )
+        unsure = max(
+            (
+                row
+                for row in self.deltas
+                if row.get("variant") == outcome.name
+                and row.get("metric") == self.main
+                and row.get("group") not in (ALL, GAP)
+                and known(row.get("ci_low"))
+                and known(row.get("ci_high"))
+            ),
+            key=lambda row: row["ci_high"] - row["ci_low"],
+            default=None,
+        )
+        if unsure is None:
+            return told
+        shown = interval(self.main, unsure["ci_low"], unsure["ci_high"], change=True)
+        return (
+            f"{told} The least certain is {unsure['attribute']} = {unsure['group']} "
+            f"(n = {count(unsure.get('n'))}), where the change in {sentence_label(self.main)} "
+            f"may be anywhere in {shown}{unit(self.main, change=True)}."
+        )
+
+    def target(self) -> str:
+        """The target line: hit or missed, and what the baseline reaches."""
+        result = self.run.get("result") or {}
+        target, baseline = result.get("target") or {}, result.get("baseline") or {}
+        if not target:
+            return "No target was checked: training has not finished."
+        name = target["metric"]
+        asked = f"{capital(sentence_label(name))} {_value(name, target['value'])}"
+        if target.get("reason"):
+            told = f"Target: {asked} does not apply: {target['reason']}"
+        elif not known(target.get("reached")):
+            told = f"Target: {asked}; what was reached is unknown"
+        else:
+            word = "hit" if target["hit"] else "missed"
+            told = f"Target {word}: {asked} asked, {_value(name, target['reached'])} reached"
+        reference = (baseline.get("metrics") or {}).get(name)
+        if not known(reference):
+            return f"{told}."
+        return f"{told}; the baseline ({baseline.get('name')}) reaches {_value(name, reference)}."
+
+    def gates(self) -> str:
+        """How many gates passed."""
+        gates = (self.bundle.audit or {}).get("gates") or []
+        if not gates:
+            return "No gate was set"
+        failed = [gate for gate in gates if not gate.get("passed")]
+        if not failed:
+            return f"{'The gate' if len(gates) == 1 else f'All {len(gates)} gates'} passed"
+        return f"{len(failed)} of {plural(len(gates), 'gate')} failed"
+
+
+def measurable(row: dict[str, Any]) -> bool:
+    """A change whose adjusted p is below ALPHA."""
+    return known(row.get("p_adjusted")) and known(row.get("delta")) and row["p_adjusted"] < ALPHA
+
+
+def benefit(row: dict[str, Any]) -> float:
+    """The change with the sign of its effect: above 0 better, below worse, 0 neither."""
+    direction = metric_text(row["metric"]).direction
+    return direction * row["delta"] if known(row.get("delta")) else 0.0
+
+
+def change(row: dict[str, Any], *, absolute: bool = False) -> str:
+    """``−0.1 points [−0.3, +0.1] (n = 16,281)``; ``absolute`` leaves the sign to the verb."""
+    name, low, high = row["metric"], row.get("ci_low"), row.get("ci_high")
+    if not known(row.get("delta")):
+        return f"an unknown amount ({row.get('reason') or 'no reason given'})"
+    width = high - low if known(low) and known(high) else None
+    told = measure(name, row["delta"], change=True, scale=width)
+    told = told.lstrip("+\u2212") if absolute else told
+    around = interval(name, low, high, change=True)
+    size = f" (n = {count(row['n'])})" if known(row.get("n")) else ""
+    return f"{told}{unit(name, change=True)}{' ' + around if around else ''}{size}"
+
+
+def _gap(row: dict[str, Any]) -> str:
+    return f"The {sentence_label(row['metric'])} by {row['attribute']} widened by {change(row)}"
+
+
+def _value(name: str, value: float) -> str:
+    return measure(name, value) + unit(name)
+
+
+def _times(factor: float | None, better: str, worse: str, same: str) -> str:
+    if factor is None:
+        return ""
+    if 0.95 < factor < 1.05:
+        return same
+    return f"{ratio(factor)} times {better}" if factor > 1 else f"{ratio(1 / factor)} times {worse}"
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """``(variant, text)`` pairs -> each text once, with the variants it holds for."""
+    holders: dict[str, list[str]] = {}
+    for name, text in pairs:
+        holders.setdefault(text, []).append(name)
+    return [f"{text} ({', '.join(dict.fromkeys(names))})" for text, names in holders.items()]

@@ -1,0 +1,46 @@
+"""Pictures as data URIs: an input, and what spoke for and against the answer laid over it."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+
+FOR = np.array([213, 94, 0], dtype=np.float64)  # vermillion: raises the output (Okabe & Ito 2008)
+AGAINST = np.array([0, 114, 178], dtype=np.float64)  # blue: lowers it
+
+
+def png(pixels: np.ndarray) -> str:
+    """uint8 (h, w, 1 or 3) or (h, w) -> ``data:image/png;base64,...``, the same bytes every time."""
+    from PIL import Image
+
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
+    """Attributions over a pale grey version of the image.
+
+    Args:
+        image: uint8 (h, w, c).
+        attribution: float (h, w), positive where a pixel raises the output.
+    Returns:
+        uint8 (h, w, 3). Full colour at the 99.5th percentile of the magnitudes, so that one
+        outlying pixel does not bleach the others.
+    """
+    grey = image.astype(np.float64).mean(axis=2, keepdims=True)
+    paper = 255 - (255 - np.repeat(grey, 3, axis=2)) * 0.25
+    top = np.quantile(np.abs(attribution), 0.995) or np.abs(attribution).max() or 1.0
+    strength = np.clip(np.abs(attribution) / top, 0, 1)[:, :, None]
+    colour = np.where(attribution[:, :, None] >= 0, FOR, AGAINST)
+    return np.rint(paper * (1 - strength) + colour * strength).astype(np.uint8)
+
+
+def heat(grid: np.ndarray) -> np.ndarray:
+    """float (rows, columns) >= 0 -> uint8 (rows, columns, 3): white to vermillion."""
+    strength = (grid / (grid.max() or 1.0))[:, :, None]
+    return np.rint(255 * (1 - strength) + FOR * strength).astype(np.uint8)

@@ -1,0 +1,1048 @@
+"""From findings to what the templates show: tables of cells, charts, and lists of sentences.
+
+The HTML page and the Markdown card are made from the same view, so they never disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from zoo_report import picture, svg
+from zoo_report.bundle import Bundle
+from zoo_report.findings import (
+    ALL,
+    ALPHA,
+    GAP,
+    Findings,
+    Outcome,
+    benefit,
+    grouped,
+    measurable,
+)
+from zoo_report.text import (
+    NONE,
+    byte_unit,
+    capital,
+    clean,
+    count,
+    fixed,
+    interval,
+    known,
+    measure,
+    metric_text,
+    plain,
+    plural,
+    ratio,
+    unit,
+)
+
+QUALITY = ("accuracy", "balanced_accuracy", "roc_auc", "log_loss", "ece", "mae", "rmse", "r2")
+PLOTTED = ("accuracy", "selection_rate", "true_positive_rate", "false_positive_rate",
+           "mae", "mean_prediction")  # fmt: skip
+TOP_FEATURES, BEES = 12, 150  # bars and rows of a beeswarm; points in one of its rows
+PATCH = re.compile(r"r(\d+)c(\d+)")
+DOCUMENTS = {  # what each section needs, and the command that makes it
+    "metrics": "zoo eval",
+    "benchmark": "zoo benchmark",
+    "explain": "zoo explain",
+    "fairness": "zoo fairness",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a text, small print (an interval, a unit), and the footnote of a missing number."""
+
+    text: str
+    small: str = ""
+    note: int | None = None
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row names it. ``numeric`` are the right-aligned columns."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    numeric: frozenset[int] = frozenset()
+
+
+@dataclass
+class Notes:
+    """Footnotes: the reasons why numbers are missing, each once."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    def mark(self, reason: str) -> int:
+        """The number of the footnote with this reason."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return self.reasons.index(reason) + 1
+
+
+class View:
+    """Everything the templates ask for, in the order of the page's sections."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = Bundle(
+            run=clean(bundle.run),
+            variants={
+                clean(name): {**clean({**found, "arrays": None}), "arrays": found.get("arrays")}
+                for name, found in bundle.variants.items()
+            },
+            audit=clean(bundle.audit),
+            log=clean(bundle.log),
+            stale=clean(bundle.stale),
+            private=bundle.private,
+        )
+        self.found = Findings(self.bundle)
+        self.run = self.bundle.run
+        self.names = self.found.names
+        self.notes = Notes()
+        self.main = self.found.main
+        # Sections are made in page order once, so that footnotes are numbered as they are read.
+        self.head = self._head()
+        self.verdict = self._verdict()
+        self.variants = self._variants()
+        self.fairness = self._fairness()
+        self.explanations = self._explanations()
+        self.training = self._training()
+        self.limits = self._limits()
+        self.commands = self._commands()
+
+    # Cells
+
+    def _dash(self, reason: str | None) -> Cell:
+        return Cell(NONE, note=self.notes.mark(reason or "It was not measured"))
+
+    def _number(self, value: Any, reason: str | None = None, show: Callable = plain) -> Cell:
+        return Cell(show(value)) if known(value) else self._dash(reason)
+
+    def _metric(self, name: str, entry: dict[str, Any] | None, missing: str | None = None) -> Cell:
+        """A value with its interval; text values (the worst group's name) as they are."""
+        entry = entry or {}
+        value = entry.get("value")
+        small = interval(name, entry.get("ci_low"), entry.get("ci_high"))
+        between = entry.get("between")
+        if isinstance(between, (list, tuple)) and between:
+            small = " ".join([small, " / ".join(map(str, between))]).strip()
+        if isinstance(value, str):
+            return Cell(value, small)
+        if not known(value):
+            return self._dash(entry.get("reason") or missing)
+        return Cell(measure(name, value), small)
+
+    def _change(self, row: dict[str, Any] | None, missing: str) -> Cell:
+        if row is None or not known(row.get("delta")):
+            return self._dash((row or {}).get("reason") or missing)
+        name, low, high = row["metric"], row.get("ci_low"), row.get("ci_high")
+        width = high - low if known(low) and known(high) else None
+        tone = ""
+        if measurable(row):
+            tone = {-1: "bad", 0: "shift", 1: "good"}[int(np.sign(benefit(row)))]
+        return Cell(
+            measure(name, row["delta"], change=True, scale=width),
+            interval(name, low, high, change=True),
+            tone=tone,
+        )
+
+    def _times(self, factor: float | None) -> str:
+        return f"{ratio(factor)}×" if factor else ""
+
+    def _lacking(self, kind: str) -> list[str]:
+        return [name for name in self.names if not self.bundle.variants[name].get(kind)]
+
+    def _command(self, kind: str, name: str) -> str:
+        return f"{DOCUMENTS[kind]} {self.run['run']} --variant {name}"
+
+    def _make(self, kind: str) -> list[str]:
+        """The commands that make the documents of a kind which are absent."""
+        return [self._command(kind, name) for name in self._lacking(kind)]
+
+    # 1. Head and verdict
+
+    def _head(self) -> dict[str, Any]:
+        spec, data = self.run["spec"], self.run["data"]
+        gates = (self.bundle.audit or {}).get("gates") or []
+        target = (self.run.get("result") or {}).get("target") or {}
+        badges = []
+        if gates:
+            passed = all(gate.get("passed") for gate in gates)
+            badges.append((self.found.gates(), "good" if passed else "bad"))
+        if target and not target.get("reason"):
+            badges.append(("Target hit", "good") if target["hit"] else ("Target missed", "bad"))
+        if self.run["status"] != "done":
+            badges.append((f"Training {self.run['status']}", "warn"))
+        if self.bundle.stale:
+            badges.append((plural(len(self.bundle.stale), "stale document"), "warn"))
+        if self.bundle.private:
+            badges.append(("No exemplars", "plain"))
+        return {
+            "model": spec["name"],
+            "data": data.get("name") or "unknown data",
+            "title": f"{spec['name']} on {data.get('name') or 'unknown data'}",
+            "run": self.run["run"],
+            "date": (self.bundle.audit or {}).get("created") or self.run.get("created") or "",
+            "badges": badges,
+            "task": spec["task"] if not data.get("task") else data["task"],
+        }
+
+    def _verdict(self) -> dict[str, Any]:
+        best = self.found.recommended
+        return {
+            "headline": self.found.headline(),
+            "effects": self.found.effects(best) if best else [],
+            "rule": capital(self.found.rule) + ".",
+            "rejected": [
+                (outcome.name, reason)
+                for outcome in self.found.outcomes
+                if (reason := self.found.rejection(outcome))
+            ],
+            "others": [
+                {
+                    "name": outcome.name,
+                    "costs": capital(self.found.costs(outcome)) + "." if not outcome.error else "",
+                    "effects": self.found.effects(outcome),
+                    "bad": bool(outcome.losses or outcome.error),
+                }
+                for outcome in self.found.outcomes
+                if outcome is not best
+            ]
+            if self.bundle.audit
+            else [],
+            "tiles": self._tiles(best),
+            "target": self.found.target(),
+            "gates": self._gates(),
+            "missing": [] if self.bundle.audit else [f"zoo audit {self.run['run']}"],
+        }
+
+    def _tiles(self, best: Outcome | None) -> list[dict[str, str]]:
+        """Four figures of the recommended variant; of base alone where none is."""
+        if best is None:
+            return []
+        row = best.overall or {}
+        label = metric_text(self.main).label
+        cell = self._change(row, "It was not compared")
+        latency = self.found.latency(best.name, "p90")
+        return [
+            {
+                "label": "Size",
+                "value": self._times(best.smaller),
+                "small": f"smaller: {self._bytes(best.name)}",
+            },
+            {
+                "label": "Speed at p90",
+                "value": self._times(best.faster) or NONE,
+                "small": f"as fast: {plain(latency)} ms" if latency else "latency was not measured",
+            },
+            {
+                "label": f"{label} change",
+                "value": cell.text + unit(self.main, change=True),
+                "small": f"{cell.small}, n = {count(row.get('n'))}",
+            },
+            {
+                "label": "Groups with a measurable loss",
+                "value": f"{len({(r['attribute'], r['group']) for r in best.losses})}",
+                "small": f"of {best.groups}, in {plural(best.tested, 'comparison')}",
+            },
+        ]
+
+    def _bytes(self, name: str) -> str:
+        size = self.found.document(name).get("bytes")
+        divisor, word = byte_unit([size])
+        return f"{plain(size / divisor)} {word}" if known(size) else NONE
+
+    def _gates(self) -> Table | None:
+        gates = (self.bundle.audit or {}).get("gates") or []
+        if not gates:
+            return None
+        rows = [
+            [
+                Cell(str(gate["name"])),
+                Cell("passed", tone="good") if gate.get("passed") else Cell("failed", tone="bad"),
+                Cell(_word(gate.get("expected"))),
+                Cell(_word(gate.get("received"))),
+            ]
+            for gate in gates
+        ]
+        return Table("Gates", ["Gate", "Result", "Expected", "Received"], rows)
+
+    # 2. Variants
+
+    def _variants(self) -> dict[str, Any]:
+        quality, cost = self._quality(), self._cost()
+        return {
+            "quality": quality,
+            "cost": cost,
+            "legend": self._legend(self.names),
+            "charts": self._trade_offs(),
+            "missing": [*self._make("metrics"), *self._make("benchmark")],
+            "none": not self.names,
+        }
+
+    def _title(self, name: str) -> Cell:
+        document = self.found.document(name)
+        recipe = document.get("recipe") or ""
+        return Cell(name, "failed" if document.get("error") else recipe if recipe != name else "")
+
+    def _quality(self) -> Table:
+        shown = [name for name in QUALITY if any(name in self.found.metrics(v) for v in self.names)]
+        if self.main not in shown:
+            shown.insert(0, self.main)
+        shown = sorted(shown, key=lambda name: name != self.main)[:5]
+        first, rest = shown[0], shown[1:]
+        columns = ["Variant", "Rows", _header(first), _header(first, change=True)]
+        columns += [_header(name) for name in rest] + ["Largest difference of outputs"]
+        rows = []
+        outcomes = {outcome.name: outcome for outcome in self.found.outcomes}
+        for name in self.names:
+            metrics = self.found.metrics(name)
+            document = self.found.document(name)
+            missing = document.get("error") or f"Not evaluated: `{self._command('metrics', name)}`"
+            evaluation = self.found.evaluation(name) or {}
+            outcome = outcomes.get(name)
+            row = [self._title(name), self._number(evaluation.get("n"), missing, count)]
+            row.append(self._metric(first, metrics.get(first), missing))
+            row.append(
+                self._change(outcome.overall, f"Not compared: `zoo audit {self.run['run']}`")
+                if outcome
+                else Cell("base", tone="faint")
+            )
+            row += [self._metric(name_, metrics.get(name_), missing) for name_ in rest]
+            parity = document.get("parity") or {}
+            row.append(
+                self._number(
+                    parity.get("max_abs"),
+                    document.get("error")
+                    or parity.get("reason")
+                    or "The outputs were not compared with the parent's",
+                )
+            )
+            rows.append(row)
+        return Table(
+            "Quality on the test split, with 95 % intervals",
+            columns,
+            rows,
+            frozenset(range(1, len(columns))),
+        )
+
+    def _cost(self) -> Table:
+        documents = [self.found.document(name) for name in self.names]
+        divisor, word = byte_unit([document.get("bytes") for document in documents])
+        columns = ["Variant", f"Size, {word}", f"gzip, {word}", "Zeros, %", "p50, ms", "p90, ms",
+                   "Throughput, 1/s", "Load, ms", "Peak memory, MB"]  # fmt: skip
+        outcomes = {outcome.name: outcome for outcome in self.found.outcomes}
+        rows = []
+        for name, document in zip(self.names, documents, strict=True):
+            error = document.get("error")
+            single = self.found.latest(name, "benchmark", scenario="SingleStream") or {}
+            offline = self.found.latest(name, "benchmark", scenario="Offline") or {}
+            command = f"Not benchmarked: `{self._command('benchmark', name)}`"
+            missing = error or single.get("error") or (None if single else command)
+            outcome = outcomes.get(name)
+            size = self._number(document.get("bytes"), error, lambda v: plain(v / divisor))
+            p90 = self._number(self.found.latency(name, "p90"), missing)
+            if outcome and outcome.smaller:
+                size = Cell(size.text, f"{self._times(outcome.smaller)} smaller")
+            if outcome and outcome.faster:
+                p90 = Cell(p90.text, f"{self._times(outcome.faster)} as fast")
+            no_offline = error or offline.get("error") or (None if offline else command)
+            rows.append(
+                [
+                    self._title(name),
+                    size,
+                    self._number(document.get("bytes_gzip"), error, lambda v: plain(v / divisor)),
+                    self._number(
+                        document.get("sparsity"),
+                        error or "Sparsity is counted where a recipe prunes",
+                        lambda v: fixed(100 * v, 1),
+                    ),
+                    self._number(self.found.latency(name, "p50"), missing),
+                    p90,
+                    self._number(offline.get("throughput"), no_offline),
+                    self._number(single.get("load_ms"), missing),
+                    self._number(single.get("peak_memory_mb"), missing),
+                ]
+            )
+        return Table(
+            "Cost: size on disk, latency of one sample at a time, throughput of all at once",
+            columns,
+            rows,
+            frozenset(range(1, len(columns))),
+        )
+
+    def _legend(self, names: Iterable[str]) -> Markup:
+        return svg.legend([(self.names.index(name), name) for name in names])
+
+    def _trade_offs(self) -> list[Markup]:
+        """Quality against size and against latency."""
+        values = [self.found.document(name).get("bytes") for name in self.names]
+        divisor, word = byte_unit(values)
+        axes = {
+            f"size, {word}": [v / divisor if known(v) else None for v in values],
+            "p90 latency, ms": [self.found.latency(name, "p90") for name in self.names],
+        }
+        charts = []
+        for x_label, places in axes.items():
+            points = [
+                (index, name, x, point)
+                for index, (name, x) in enumerate(zip(self.names, places, strict=True))
+                if x is not None
+                and (point := self._point(self.main, self.found.metrics(name).get(self.main)))
+            ]
+            if len(points) > 1:
+                label = _header(self.main)
+                charts.append(
+                    svg.scatter(
+                        f"{label} against {x_label}",
+                        points,
+                        x_label=x_label,
+                        y_label=label,
+                    )
+                )
+        return charts
+
+    def _point(self, name: str, entry: dict[str, Any] | None) -> svg.Point | None:
+        """A metric's entry in the unit it is plotted in (%), or None without a value."""
+        if not entry or not known(entry.get("value")):
+            return None
+        factor = 100.0 if metric_text(name).percent else 1.0
+        low, high = entry.get("ci_low"), entry.get("ci_high")
+        both = known(low) and known(high)
+        told = f"{measure(name, entry['value'])}{unit(name)} {interval(name, low, high)}".strip()
+        return svg.Point(
+            entry["value"] * factor,
+            low * factor if both else None,  # type: ignore[operator]
+            high * factor if both else None,  # type: ignore[operator]
+            told,
+        )
+
+    # 3. Fairness
+
+    def _fairness(self) -> dict[str, Any]:
+        results = {
+            name: result
+            for name in self.names
+            if (result := self.found.latest(name, "fairness", split="test")
+                or self.found.latest(name, "fairness")) is not None
+        }  # fmt: skip
+        attributes = list(dict.fromkeys(a for r in results.values() for a in r["attributes"]))
+        return {
+            "positive": next((r["positive"] for r in results.values() if r["positive"]), None),
+            "attributes": [self._attribute(a, results) for a in attributes],
+            "intersections": self._intersections(results),
+            "deltas": self._deltas(),
+            "errors": grouped((n, r["error"]) for n, r in results.items() if r.get("error")),
+            "missing": self._make("fairness"),
+            "audit_missing": None if self.bundle.audit else f"zoo audit {self.run['run']}",
+        }
+
+    def _attribute(self, attribute: str, results: dict[str, Any]) -> dict[str, Any]:
+        """Plots, disparities and all numbers of one sensitive attribute."""
+        found = {n: r["attributes"][attribute] for n, r in results.items()
+                 if attribute in r["attributes"]}  # fmt: skip
+        rows: dict[str, Any] = {}
+        for result in found.values():
+            for group in result["groups"]:
+                rows.setdefault(group["group"], group.get("n"))
+        by_group = {
+            name: {group["group"]: group["metrics"] for group in result["groups"]}
+            for name, result in found.items()
+        }
+        metrics = list(
+            dict.fromkeys(m for groups in by_group.values() for g in groups.values() for m in g)
+        )
+        plotted = [name for name in PLOTTED if name in metrics] or metrics[:2]
+        return {
+            "name": attribute,
+            "groups": len(rows),
+            "legend": self._legend(found),
+            "charts": [
+                (metric_text(metric).label, self._by_group(attribute, metric, rows, by_group))
+                for metric in plotted
+            ],
+            "disparities": self._disparities(attribute, found),
+            "numbers": self._group_table(attribute, metrics, rows, by_group),
+        }
+
+    def _by_group(self, attribute: str, metric: str, rows: dict, by_group: dict) -> Markup:
+        series = []
+        for name, groups in by_group.items():
+            points = []
+            for group in rows:
+                entry = groups.get(group, {}).get(metric) or {}
+                point = self._point(metric, entry)
+                reason = entry.get("reason") or "no value"
+                told = f"{name}, {group}: {point.title if point else reason}"
+                points.append(
+                    svg.Point(point.value, point.low, point.high, told)
+                    if point
+                    else svg.Point(None, title=told)
+                )
+            series.append((self.names.index(name), points))
+        return svg.dots(
+            f"{metric_text(metric).label} by {attribute}",
+            [(group, f"n = {count(n)}") for group, n in rows.items()],
+            series,
+            unit=unit(metric).strip(),
+        )
+
+    def _disparities(self, attribute: str, found: dict[str, Any]) -> Table | None:
+        names = list(dict.fromkeys(d for r in found.values() for d in r.get("disparities") or {}))
+        if not names:
+            return None
+        rows = []
+        for name in names:
+            entries = [(r.get("disparities") or {}).get(name) for r in found.values()]
+            entries = [e if isinstance(e, dict) or e is None else {"value": e} for e in entries]
+            rows.append([Cell(_header(name)), *(self._metric(name, entry) for entry in entries)])
+        return Table(
+            f"Disparities by {attribute}, with 95 % intervals",
+            ["Disparity", *found],
+            rows,
+            frozenset(range(1, len(found) + 1)),
+        )
+
+    def _group_table(self, attribute: str, metrics: list, rows: dict, by_group: dict) -> Table:
+        lines = [
+            [
+                Cell(str(group)),
+                Cell(name),
+                Cell(count(n)),
+                *(self._metric(m, by_group[name].get(group, {}).get(m)) for m in metrics),
+            ]
+            for group, n in rows.items()
+            for name in by_group
+        ]
+        return Table(
+            f"Every metric by {attribute} and variant",
+            [capital(attribute), "Variant", "Rows", *map(_header, metrics)],
+            lines,
+            frozenset(range(2, len(metrics) + 3)),
+        )
+
+    def _intersections(self, results: dict[str, Any]) -> Table | None:
+        listed = [(n, row) for n, r in results.items() for row in r.get("intersections") or []]
+        if not listed:
+            return None
+        metrics = list(dict.fromkeys(m for _, row in listed for m in row.get("metrics") or {}))
+        rows = []
+        for name, row in listed:
+            groups = row.get("group")
+            parts = groups if isinstance(groups, list) else [groups]
+            attributes = row.get("attributes") or []
+            rows.append(
+                [
+                    Cell(" and ".join(map(str, parts)), " × ".join(map(str, attributes))),
+                    Cell(name),
+                    Cell(count(row.get("n"))),
+                    *(self._metric(m, (row.get("metrics") or {}).get(m)) for m in metrics),
+                ]
+            )
+        return Table(
+            "Groups crossed",
+            ["Groups", "Variant", "Rows", *map(_header, metrics)],
+            rows,
+            frozenset(range(2, len(metrics) + 3)),
+        )
+
+    def _deltas(self) -> dict[str, Any]:
+        deltas = self.found.deltas
+        notable = [row for row in deltas if _notable(row)]
+        notable.sort(key=lambda row: (benefit(row) >= 0, row.get("p_adjusted") or 0))
+        return {
+            "notable": self._delta_table("Changes against base that stand out", notable),
+            "all": self._delta_table("All changes against base", deltas),
+            "compared": sum(known(row.get("p_adjusted")) for row in deltas),
+            "count": len(notable),
+            "alpha": ALPHA,
+        }
+
+    def _delta_table(self, caption: str, deltas: list[dict[str, Any]]) -> Table:
+        columns = ["Variant", "Group", "Rows", "Metric", "Base", "Variant's", "Change",
+                   "Adjusted p", "Right to wrong", "Wrong to right"]  # fmt: skip
+        rows = []
+        for row in deltas:
+            name = row["metric"]
+            flips = row.get("flips") or {}
+            none = "Flips are counted where answers are right or wrong"
+            where = "all rows" if row["group"] == ALL else str(row["group"])
+            if row["group"] == GAP:
+                where = "gap between groups"
+            rows.append(
+                [
+                    Cell(str(row["variant"])),
+                    Cell(where, "" if row["attribute"] == ALL else str(row["attribute"])),
+                    self._number(row.get("n"), row.get("reason"), count),
+                    Cell(metric_text(name).label, unit(name).strip()),
+                    self._metric(name, {"value": row.get("base"), "reason": row.get("reason")}),
+                    self._metric(name, {"value": row.get("value"), "reason": row.get("reason")}),
+                    self._change(row, "Undefined in this group"),
+                    self._number(
+                        row.get("p_adjusted"),
+                        row.get("reason") or "There is no exact test; see the interval",
+                        lambda p: "< 0.001" if p < 0.001 else fixed(p, 3),
+                    ),
+                    self._number(flips.get("correct_to_wrong"), none, count),
+                    self._number(flips.get("wrong_to_correct"), none, count),
+                ]
+            )
+        return Table(caption, columns, rows, frozenset({2, 4, 5, 6, 7, 8, 9}))
+
+    # 4. Explanations
+
+    def _explanations(self) -> dict[str, Any]:
+        results = {n: r for n in self.names if (r := self.found.latest(n, "explain")) is not None}
+        base = results.get("base") or next(iter(results.values()), None)
+        shown = next((n for n, r in results.items() if r is base), None)
+        return {
+            "of": shown,
+            "why": base["why_method"] if base else "",
+            "method": base["method"] if base else None,
+            "importance": self._importance(base) if base else None,
+            "features": (base or {}).get("features", [])[:TOP_FEATURES],
+            "beeswarm": self._beeswarm(shown, base) if base else None,
+            "images": self._images(),
+            "private": self.bundle.private
+            and any(v.get("arrays") for v in self.bundle.variants.values()),
+            "table": self._explain_table(results),
+            "drift": self._drift(),
+            "missing": self._make("explain"),
+            "audit_missing": None if self.bundle.audit else f"zoo audit {self.run['run']}",
+        }
+
+    def _importance(self, result: dict[str, Any]) -> Markup | None:
+        """Bars of the most important features; a heat map where the features are patches."""
+        features = [row for row in result["features"] if known(row.get("importance"))]
+        if not features:
+            return None
+        places = [PATCH.fullmatch(str(row["name"])) for row in features]
+        if all(places):
+            cells = [(int(m[1]), int(m[2])) for m in places if m]
+            grid = np.zeros(np.max(cells, axis=0) + 1)
+            for place, row in zip(cells, features, strict=True):
+                grid[place] = max(row["importance"], 0.0)
+            return Markup('<img class="heat" src="{}" width="{}" height="{}" alt="{}">').format(
+                picture.png(picture.heat(grid)),
+                grid.shape[1],
+                grid.shape[0],
+                f"Mean importance of {grid.size} patches: the darker, the more important",
+            )
+        return svg.bars(
+            "Global importance: mean size of the attributions",
+            [
+                (str(row["name"]), row["importance"], plain(float(row["importance"])))
+                for row in features[:TOP_FEATURES]
+            ],
+        )
+
+    def _beeswarm(self, name: str | None, result: dict[str, Any]) -> Markup | None:
+        """Attributions of single rows, of the predicted class where there are several outputs."""
+        arrays = self.bundle.variants[name]["arrays"] if name else None
+        if self.bundle.private or not arrays or "values" not in arrays or "images" in arrays:
+            return None
+        values = np.asarray(arrays["values"], dtype=np.float64)
+        if values.ndim != 3 or not len(values):
+            return None
+        outputs = np.asarray(arrays["output"]) if "output" in arrays else np.zeros((len(values), 1))
+        chosen = outputs.argmax(axis=1) if values.shape[2] > 1 else np.zeros(len(values), int)
+        values = np.take_along_axis(values, chosen[:, None, None], axis=2)[:, :, 0]
+        names = [str(clean(str(item))) for item in arrays["names"]]
+        display = np.asarray(arrays.get("display", np.full(values.shape, np.nan)), dtype=float)
+        picked = np.unique(np.linspace(0, len(values) - 1, min(BEES, len(values))).astype(int))
+        order = [names.index(str(f["name"])) for f in result["features"] if f["name"] in names]
+        order = order[:TOP_FEATURES] or list(range(min(TOP_FEATURES, len(names))))
+        rows = []
+        for k in order:
+            keep = [i for i in picked if np.isfinite(values[i, k])]
+            colours = [
+                float(np.clip(display[i, k], 0, 1)) if np.isfinite(display[i, k]) else None
+                for i in keep
+            ]
+            rows.append((names[k], [float(values[i, k]) for i in keep], colours))
+        return svg.beeswarm(
+            "Attribution of each feature, one dot a row of the test split",
+            rows,
+            x_label=f"effect on the output ({result['space']})",
+        )
+
+    def _images(self) -> dict[str, Any] | None:
+        """Exemplars: the input, then what spoke for and against the answer in each variant."""
+        if self.bundle.private:
+            return None
+        arrays = {
+            name: found["arrays"]
+            for name, found in self.bundle.variants.items()
+            if found.get("arrays") and {"images", "dense"} <= set(found["arrays"])
+        }
+        if not arrays:
+            return None
+        first = next(iter(arrays.values()))
+        same = {n: a for n, a in arrays.items() if np.array_equal(a["images"], first["images"])}
+        rows = []
+        for k, image in enumerate(first["images"]):
+            truth = str(clean(str(first["truth"][k]))) if "truth" in first else ""
+            pictures = [self._attributed(name, stored, k) for name, stored in same.items()]
+            rows.append({"truth": truth, "input": picture.png(image), "pictures": pictures})
+        return {
+            "columns": list(same),
+            "rows": rows,
+            "width": first["images"].shape[2],
+            "height": first["images"].shape[1],
+        }
+
+    def _attributed(self, name: str, arrays: dict[str, np.ndarray], k: int) -> dict[str, str]:
+        predicted = str(arrays["predicted"][k]) if "predicted" in arrays else ""
+        outputs = [str(item) for item in arrays.get("outputs", [])]
+        column = outputs.index(predicted) if predicted in outputs else 0
+        column = min(column, arrays["dense"].shape[-1] - 1)
+        source = picture.png(picture.overlay(arrays["images"][k], arrays["dense"][k, ..., column]))
+        return {"src": source, "predicted": clean(predicted), "variant": name}
+
+    def _explain_table(self, results: dict[str, Any]) -> Table | None:
+        if not results:
+            return None
+        columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max",
+                   "mean", "Samples/s"]  # fmt: skip
+        quality = list(
+            dict.fromkeys(
+                q for r in results.values() for q, value in r["quality"].items() if known(value)
+            )
+        )
+        rows = []
+        for name, result in results.items():
+            error = result.get("error")
+            why = error or "This method's values need not sum to the output"
+            additivity = result["additivity_error"]
+            rows.append(
+                [
+                    Cell(name),
+                    Cell(result["method"] or NONE, error or ""),
+                    Cell(result["space"]),
+                    self._number(result["samples"], error, count),
+                    self._number(result["background"], error or "It needs none", count),
+                    self._number(additivity.get("max"), why),
+                    self._number(additivity.get("mean"), why),
+                    self._number(result["samples_per_second"], error),
+                    *(self._number(result["quality"].get(q), error) for q in quality),
+                ]
+            )
+        return Table(
+            "How each variant was explained (additivity error relative to the output's spread)",
+            [*columns, *(metric_text(name).label for name in quality)],
+            rows,
+            frozenset(range(3, len(columns) + len(quality))),
+        )
+
+    def _drift(self) -> Table | None:
+        drift = (self.bundle.audit or {}).get("drift") or []
+        if not drift:
+            return None
+        fixed_columns = {"variant", "method", "error", "reason", "inputs"}
+        columns = list(
+            dict.fromkeys(
+                name
+                for row in drift
+                for name, value in row.items()
+                if name not in fixed_columns and (known(value) or _is_interval(value))
+            )
+        )
+        rows = []
+        for row in drift:
+            cells = [Cell(str(row.get("variant"))), Cell(str(row.get("method") or NONE))]
+            for name in columns:
+                value = row.get(name)
+                entry = value if isinstance(value, dict) else {"value": value}
+                low, high = entry.get("ci_low"), entry.get("ci_high")
+                cell = self._number(
+                    entry.get("value"), entry.get("reason") or row.get("error") or row.get("reason")
+                )
+                bounds = f"[{plain(low)}, {plain(high)}]" if known(low) and known(high) else ""
+                cells.append(Cell(cell.text, bounds, cell.note))
+            rows.append(cells)
+        return Table(
+            "Drift of the reasons: base's attributions against the variant's, on the same rows",
+            ["Variant", "Method", *(_DRIFT.get(name, metric_text(name).label) for name in columns)],
+            rows,
+            frozenset(range(2, len(columns) + 2)),
+        )
+
+    # 5. Training and data
+
+    def _training(self) -> dict[str, Any]:
+        result = self.run.get("result") or {}
+        spec, data = self.run["spec"], self.run["data"]
+        retrained = {
+            name: found["log"]
+            for name, found in self.bundle.variants.items()
+            if name != "base" and found.get("log")
+        }
+        return {
+            "charts": self._curves(self.bundle.log),
+            "retrained": [(name, self._curves(log)) for name, log in retrained.items()],
+            "missing": [] if self.bundle.log else [f"zoo train --resume {self.run['run']}"],
+            "model": _facts(
+                {
+                    "Model": f"{spec['name']} {spec.get('version', '')}".strip(),
+                    "Family": spec.get("family"),
+                    "Task": self.head["task"],
+                    "Source": spec.get("source"),
+                    "License": spec.get("license"),
+                    "Variables": spec.get("params"),
+                    "Structure": spec.get("structure"),
+                    **{f"Config: {key}": value for key, value in self.run["config"].items()},
+                }
+            ),
+            "run": _facts(
+                {
+                    "Seed": self.run["seed"],
+                    "Epochs": result.get("epochs"),
+                    "Training time, s": result.get("seconds"),
+                    "Samples/s": result.get("samples_per_second"),
+                    "Execution": result.get("execution"),
+                    "Experiment": self.run["experiment"],
+                    "Code revision": self.run.get("git"),
+                    "Created": self.run.get("created"),
+                    **{f"Device: {key}": value for key, value in self.run["device"].items()},
+                    **{f"Version: {key}": value for key, value in self.run["versions"].items()},
+                }
+            ),
+            "options": _facts(self.run["options"]),
+            "data": _facts(
+                {
+                    "Data set": data.get("name"),
+                    "Rows": data.get("rows"),
+                    **{f"Rows: {part}": n for part, n in (data.get("sizes") or {}).items()},
+                    "Kind": data.get("kind"),
+                    "Target": data.get("target"),
+                    "Positive class": data.get("positive"),
+                    "Inputs": len(data["columns"]) if data.get("columns") else None,
+                    "Source": data.get("source"),
+                    "License": data.get("license"),
+                    "SHA-256": data.get("sha256"),
+                }
+            ),
+            "classes": self._class_table(data),
+            "groups": self._groups_table(data),
+            "columns": ", ".join(_names(data.get("columns") or data.get("features"))),
+            "notes": [str(note) for note in data.get("notes") or []],
+            "baseline": self._baseline(result),
+        }
+
+    def _curves(self, log: list[dict[str, Any]]) -> list[Markup]:
+        """Loss, then the main metric, of train and validation by epoch."""
+        rows = [(index, _flat(row)) for index, row in enumerate(log, 1)]
+        columns = dict.fromkeys(key for _, row in rows for key in row)
+        metric = next((m for m in (self.main, *QUALITY) if f"val_{m}" in columns), self.main)
+        charts = []
+        for name in ("loss", metric):
+            series = []
+            for shade, column in enumerate((name, f"val_{name}")):
+                line = [
+                    (float(row.get("epoch", index)), float(row[column]))
+                    for index, row in rows
+                    if known(row.get(column))
+                ]
+                if line:
+                    label = "validation" if column.startswith("val_") else "training"
+                    series.append((shade, label, line))
+            if series:
+                label = "Loss" if name == "loss" else metric_text(name).label
+                charts.append(
+                    svg.lines(f"{label} by epoch", series, x_label="epoch", y_label=label)
+                )
+        return charts
+
+    def _baseline(self, result: dict[str, Any]) -> Table | None:
+        baseline, mine = result.get("baseline") or {}, result.get("metrics") or {}
+        shared = [name for name in (baseline.get("metrics") or {}) if name in mine]
+        if not shared:
+            return None
+        return Table(
+            f"The model beside its baseline ({baseline['name']})",
+            ["Metric", "Model", "Baseline"],
+            [
+                [
+                    Cell(_header(name)),
+                    self._metric(name, {"value": mine[name]}),
+                    self._metric(name, {"value": baseline["metrics"][name]}),
+                ]
+                for name in shared
+            ],
+            frozenset({1, 2}),
+        )
+
+    def _class_table(self, data: dict[str, Any]) -> Table | None:
+        classes, counts = data.get("classes") or [], data.get("class_counts") or []
+        if not classes or len(classes) != len(counts):
+            return None
+        total = sum(counts) or 1
+        rows = [
+            [Cell(str(name)), Cell(count(n)), Cell(fixed(100 * n / total, 1))]
+            for name, n in zip(classes, counts, strict=True)
+        ]
+        return Table("Classes", ["Class", "Rows", "Share, %"], rows, frozenset({1, 2}))
+
+    def _groups_table(self, data: dict[str, Any]) -> Table | None:
+        groups = data.get("groups")
+        if not isinstance(groups, dict):
+            return None
+        rows = [
+            [Cell(str(group)), Cell(attribute), Cell(count(n))]
+            for attribute, found in groups.items()
+            if isinstance(found, dict)
+            for group, n in found.items()
+        ]
+        if not rows:
+            return None
+        return Table("Groups in all splits", ["Group", "Attribute", "Rows"], rows, frozenset({2}))
+
+    # 6. Limits, 7. reproduction
+
+    def _limits(self) -> list[tuple[str, list[str]]]:
+        found, names = self.found, self.names
+        results = {
+            kind: [(n, r) for n in names for r in self.bundle.variants[n].get(kind) or []]
+            for kind in ("benchmark", "explain", "fairness")
+        }
+        floor = found.noise_floor
+        skips = self.run["spec"].get("skips") or {}
+        sections = {
+            "Stale documents": [f"{path}: {why}" for path, why in self.bundle.stale.items()],
+            "Failed": grouped(
+                [(n, str(e)) for n in names if (e := found.document(n).get("error"))]
+                + [(n, f"{k}: {r['error']}") for k, rows in results.items() for n, r in rows
+                   if r.get("error")]
+            ),
+            "Not measured": [
+                *(f"No comparison with base: run `{c}`" for c in self.verdict["missing"]),
+                *(f"No {kind} of {name}: run `{self._command(kind, name)}`"
+                  for kind in DOCUMENTS for name in self._lacking(kind)),
+            ],
+            "Noise floor": [f"{capital(str(floor['reason']))}"] if floor.get("reason") else [],
+            "Fairness warnings": grouped(
+                (n, w) for n, r in results["fairness"] for w in r.get("warnings") or []
+            ),
+            "Benchmark": grouped(
+                (n, r["reason"] if r.get("valid") else f"Invalid: {r['reason']}")
+                for n, r in results["benchmark"] if r.get("reason")
+            ),
+            "Does not apply": [f"{step}: {reason}" for step, reason in skips.items()],
+            "Left out on request": [
+                "Row values, texts and pictures (--no-exemplars); aggregates only are shown."
+            ] if self.bundle.private else [],
+            "Always": [
+                "Measured on one test split of this data set; other data may behave otherwise. "
+                "Latency, throughput and memory are single runs on one machine, without intervals.",
+                "Disparities are measured, on the groups and metrics listed; their absence here is "
+                "no certificate, and no measurable change is not proof of no change.",
+                "An attribution says what moved the model's output, not what causes what.",
+                "Staleness is checked against files inside the run's folder only.",
+            ],
+        }  # fmt: skip
+        return [(title, lines) for title, lines in sections.items() if lines]
+
+    def _commands(self) -> list[str]:
+        """The commands that make this run again, as far as the documents tell."""
+        data, run = self.run["data"], self.run["run"]
+        request = data.get("request")
+        asked = request if isinstance(request, dict) else {"data": request or data.get("name")}
+        train = ["zoo train", str(self.run["spec"]["name"])]
+        for option in ("data", "target", "task", "positive", "split"):
+            if asked.get(option):
+                train.append(f"--{option} {_quoted(asked[option])}")
+        if asked.get("sensitive"):
+            train.append(f"--sensitive {_quoted(','.join(map(str, asked['sensitive'])))}")
+        if asked.get("include_sensitive"):
+            train.append("--include-sensitive")
+        if asked.get("split_seed"):
+            train.append(f"--split-seed {asked['split_seed']}")
+        train.append(f"--seed {self.run['seed']} --name {run}")
+        recipes = [
+            str(document["recipe"])
+            for name in self.names
+            if name != "base" and (document := self.found.document(name)).get("recipe")
+        ]
+        return [" ".join(train), " ".join(["zoo audit", run, *map(_quoted, recipes)])]
+
+
+_DRIFT = {
+    "topk_jaccard": "Overlap of the top features",
+    "spearman": "Rank correlation of importance",
+    "k": "Top k",
+    "n": "Rows",
+}
+
+
+def _notable(row: dict[str, Any]) -> bool:
+    """Measurable; or, for a gap, which has no exact test, an interval that leaves out zero."""
+    low, high = row.get("ci_low"), row.get("ci_high")
+    if row.get("group") == GAP:
+        return known(low) and known(high) and (low > 0 or high < 0)
+    return measurable(row)
+
+
+def _header(name: str, *, change: bool = False) -> str:
+    """A column's title with its unit: ``Accuracy, %``."""
+    text = metric_text(name)
+    label = f"{text.label}: change" if change else text.label
+    return f"{label}, {unit(name, change=change).strip()}" if text.percent else label
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, dict) and "value" in value
+
+
+def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"val": {"loss": 1}}`` -> ``{"val_loss": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}_") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _word(value: Any) -> str:
+    """Any JSON value in a cell."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if known(value):
+        return plain(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_word(item)}" for key, item in value.items()) or NONE
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_word, value)) or NONE
+    return str(value) or NONE
+
+
+def _facts(pairs: dict[str, Any]) -> list[tuple[str, str]]:
+    """Named facts, without those that are unknown."""
+    return [
+        (name, str(value) if name == "Seed" else _word(value))
+        for name, value in pairs.items()
+        if value not in (None, "", [], {})
+    ]
+
+
+def _names(columns: Any) -> list[str]:
+    return [
+        str(item.get("name", item)) if isinstance(item, dict) else str(item)
+        for item in (columns if isinstance(columns, list) else [])
+    ]
+
+
+def _quoted(value: Any) -> str:
+    import shlex
+
+    return shlex.quote(str(value))
