@@ -215,7 +215,8 @@ def compare(
     """
     if pairs < 1:
         raise ZooError("A comparison needs pairs.", expected=">= 1", received=str(pairs))
-    ratios, valid = [], True
+    ratios: list[float] = []
+    valid = True
     what = "p50 latency" if scenario == "SingleStream" else "time a sample"
     for turn in range(pairs):
         times = {}

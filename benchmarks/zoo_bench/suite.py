@@ -12,11 +12,10 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown
 
-_KEYS = {
+_KEYS: dict[str, dict[str, Any]] = {  # the types; all are required but "set"
     "suite": {"name": str, "description": str, "entry": list},
     "entry": {"model": str, "variants": list, "seconds": (int, float), "set": dict},
 }
-_REQUIRED = {"suite": ("name", "description", "entry"), "entry": ("model", "variants", "seconds")}
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def _check(name: str, what: str, document: Any) -> None:
             raise _wrong(name, f"the keys {', '.join(kinds)} in a {what}", repr(key))
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise _wrong(name, f"{key} of the right type", repr(value))
-    missing = [key for key in _REQUIRED[what] if key not in document]
+    missing = [key for key in kinds if key != "set" and key not in document]
     if missing:
         raise _wrong(name, f"{', '.join(missing)} in each {what}", ", ".join(document) or "nothing")
 

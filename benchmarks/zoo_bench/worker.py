@@ -85,9 +85,9 @@ def _bind(interpreter: Interpreter, samples: dict[str, np.ndarray]) -> list[tupl
         key = "serving_default" if "serving_default" in signatures else next(iter(signatures))
         details = interpreter.get_signature_runner(key).get_input_details()
     else:
-        details = dict(zip(samples, interpreter.get_input_details(), strict=False))
-        if len(details) != len(interpreter.get_input_details()):
-            details = {detail["name"]: detail for detail in interpreter.get_input_details()}
+        ordered = interpreter.get_input_details()
+        known = list(samples) if len(samples) == len(ordered) else [d["name"] for d in ordered]
+        details = dict(zip(known, ordered, strict=True))
     if set(details) != set(samples):
         raise ValueError(
             f"the artefact's inputs are {sorted(details)}, the samples' {sorted(samples)}"
@@ -102,7 +102,7 @@ def _bind(interpreter: Interpreter, samples: dict[str, np.ndarray]) -> list[tupl
 
 def _check(name: str, detail: dict, values: np.ndarray) -> None:
     """Each axis but the first must be the artefact's own, or free (-1) in it."""
-    free = tuple(detail["shape_signature"]) or tuple(detail["shape"])
+    free = tuple(detail["shape_signature"].tolist())
     fits = len(free) == values.ndim and all(
         size in (-1, given) for size, given in zip(free[1:], values.shape[1:], strict=True)
     )
