@@ -297,10 +297,16 @@ def build(
         }  # fmt: skip
         if recipe != "base":
             deltas += changes(task, name, y, groups, answers["base"], answers[recipe])
-            drift.append({"variant": name, "method": "permutation", "k": 5, "topk_jaccard": 1.0,
-                          "spearman": 0.993, "cosine": {"value": 0.98, "ci_low": 0.97, "ci_high": 0.99}})  # fmt: skip
+            drift.append({"variant": name, "method": "permutation", "n": 60, "top": 5,
+                          "topk_jaccard": 1.0, "spearman": 0.993, "sample_cosine": 0.981,
+                          "ci_low": 0.974, "ci_high": 0.988, "sign_flips": 0.01})  # fmt: skip
     log = [
-        {"epoch": e, "loss": 0.3 + 0.4 / e, "val": {"loss": 0.32 + 0.35 / e, main: 0.85 - 0.1 / e}}
+        {
+            "epoch": e,
+            "loss": 0.3 + 0.4 / e,
+            "val_loss": 0.32 + 0.35 / e,
+            f"val_{main}": 0.85 - 0.1 / e,
+        }
         for e in range(1, 16)
     ]
     reached = variants["base"]["variant"]["metrics"][main]
@@ -320,7 +326,8 @@ def build(
               "positive": ">50K" if task == "binary" else None, "sha256": "9f" * 32,
               "groups": {a: {str(g): int((v == g).sum()) * 6 for g in np.unique(v)} for a, v in groups.items()},
               "columns": [{"name": c, "kind": "number"} for c in ("age", "education", "hours-per-week")],
-              "license": "CC BY 4.0", "source": "Becker & Kohavi 1996, UCI", "notes": []},
+              "license": "CC BY 4.0", "source": "Becker & Kohavi 1996, UCI", "notes": [],
+              "request": {"data": data, "sensitive": [], "target": None, "split_seed": 0}},
         experiment="e1" * 8, seed=0, status="done", created=CREATED,
         versions={"python": "3.11.9", "keras": "3.15.1", "tensorflow": "2.21.0"},
         device={"cpu": "Example CPU", "cores": 2}, git="abc1234",

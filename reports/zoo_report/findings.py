@@ -14,6 +14,7 @@ from zoo_report.bundle import Bundle
 from zoo_report.text import (
     capital,
     count,
+    fixed,
     interval,
     known,
     listed,
@@ -216,20 +217,27 @@ class Findings:
         return [sentence for sentence in sentences if sentence]
 
     def _overall(self, row: dict[str, Any]) -> str:
+        if row.get("flips") and not any(row["flips"].values()):
+            return f"No answer went from right to wrong or back (n = {count(row.get('n'))})."
         told = f"{capital(sentence_label(row['metric']))} changed by {change(row)}"
         if not known(row.get("p_adjusted")):
             return f"{told}."
         real = "a measurable change" if measurable(row) else "not a measurable change"
         seeds = self.against_seeds(row)
-        return f"{told}: {real}{', ' + seeds if seeds else ''}."
+        tested = f"{real} (adjusted {probability(row['p_adjusted'])})"
+        return f"{told}: {tested}{', ' + seeds if seeds else ''}."
 
     def against_seeds(self, row: dict[str, Any]) -> str:
         """How a change compares with what retraining with other seeds does, or nothing."""
-        floor = self.noise_floor.get("metrics", {}).get(row["metric"], {})
-        if not (known(floor.get("sd")) and known(row.get("delta")) and floor["sd"] > 0):
+        floor = (self.noise_floor.get("metrics") or {}).get(row["metric"], {})
+        if not (known(floor.get("range95")) and known(row.get("delta"))):
             return ""
-        size = "larger" if abs(row["delta"]) > 2 * floor["sd"] else "no larger"
-        return f"{size} than retraining with another seed brings (two standard deviations)"
+        size = "larger" if abs(row["delta"]) > floor["range95"] else "no larger"
+        told = measure(row["metric"], floor["range95"], change=True).lstrip("+")
+        return (
+            f"{size} than what training with another seed does (95 % of such differences are "
+            f"within {told}{unit(row['metric'], change=True)})"
+        )
 
     @property
     def noise_floor(self) -> dict[str, Any]:
@@ -253,30 +261,43 @@ class Findings:
         if not outcome.tested:
             return "No group was compared."
         told = (
-            f"No group's rates changed measurably ({plural(outcome.tested, 'comparison')} in "
+            f"No group changed measurably ({plural(outcome.tested, 'comparison')} in "
             f"{plural(outcome.groups, 'group')})."
         )
-        unsure = max(
-            (
-                row
-                for row in self.deltas
-                if row.get("variant") == outcome.name
-                and row.get("metric") == self.main
-                and row.get("group") not in (ALL, GAP)
-                and known(row.get("ci_low"))
-                and known(row.get("ci_high"))
-            ),
-            key=lambda row: row["ci_high"] - row["ci_low"],
-            default=None,
-        )
+        rows = [
+            row
+            for row in self.deltas
+            if row.get("variant") == outcome.name
+            and row.get("metric") == self.main
+            and row.get("group") not in (ALL, GAP)
+            and known(row.get("ci_low"))
+            and known(row.get("ci_high"))
+            and row.get("n")
+        ]
+        unsure = max(rows, key=self._doubt, default=None)
         if unsure is None:
             return told
+        who = f"The least certain is {unsure['attribute']} = {unsure['group']}"
+        size = f"(n = {count(unsure['n'])})"
+        if unsure["ci_low"] == unsure["ci_high"]:
+            return (
+                f"{told} {who} {size}: nothing changed there, which still allows that up to "
+                f"{fixed(100 * self._doubt(unsure), 1)} % of such rows would (rule of three)."
+            )
         shown = interval(self.main, unsure["ci_low"], unsure["ci_high"], change=True)
         return (
-            f"{told} The least certain is {unsure['attribute']} = {unsure['group']} "
-            f"(n = {count(unsure.get('n'))}), where the change in {sentence_label(self.main)} "
-            f"may be anywhere in {shown}{unit(self.main, change=True)}."
+            f"{told} {who} {size}, where the change in {sentence_label(self.main)} may be anywhere "
+            f"in {shown}{unit(self.main, change=True)}."
         )
+
+    def _doubt(self, row: dict[str, Any]) -> float:
+        """The width of a change's interval; where no row changed, the rule of three.
+
+        A bootstrap of rows without any change has no width however few they are, while up to 3/n
+        of such rows may change at 95 % confidence (Hanley & Lippman-Hand, JAMA 249(13), 1983).
+        """
+        width = row["ci_high"] - row["ci_low"]
+        return width if width or not metric_text(self.main).percent else min(1.0, 3 / row["n"])
 
     def target(self) -> str:
         """The target line: hit or missed, and what the baseline reaches."""

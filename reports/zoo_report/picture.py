@@ -33,7 +33,9 @@ def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
         outlying pixel does not bleach the others.
     """
     grey = image.astype(np.float64).mean(axis=2, keepdims=True)
-    paper = 255 - (255 - np.repeat(grey, 3, axis=2)) * 0.25
+    if np.median(grey) < 128:  # a drawing on black: the colours need a light ground
+        grey = 255 - grey
+    paper = 255 - (255 - np.repeat(grey, 3, axis=2)) * 0.3
     top = np.quantile(np.abs(attribution), 0.995) or np.abs(attribution).max() or 1.0
     strength = np.clip(np.abs(attribution) / top, 0, 1)[:, :, None]
     colour = np.where(attribution[:, :, None] >= 0, FOR, AGAINST)

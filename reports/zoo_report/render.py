@@ -56,7 +56,7 @@ def markdown_table(table: Table) -> Markdown:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    parts = [cell.text, cell.small, f"({cell.note})" if cell.note else ""]
+    parts = [cell.text, f"({cell.note})" if cell.note else "", cell.small, cell.extra]
     return escape_markdown(" ".join(part for part in parts if part))
 
 

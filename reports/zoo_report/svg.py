@@ -6,13 +6,14 @@ screens lay charts side by side. No style attributes: the page's security policy
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from zoo_report.text import plain, shorten
+from zoo_report.text import fixed, plain, shorten
 
 WIDTH = 340
 SERIES = 7  # colours in the style sheet, s0 (base) to s6; markers differ too, then both repeat
@@ -65,6 +66,13 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def tick_texts(marks: list[float]) -> list[str]:
+    """The marks of one axis, all with the digits that its step needs."""
+    step = min((b - a for a, b in itertools.pairwise(marks)), default=marks[0] if marks else 1.0)
+    digits = max(0, -math.floor(math.log10(abs(step) or 1.0) + 1e-9))
+    return [fixed(value, digits) if digits < 6 else plain(value) for value in marks]
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -120,12 +128,24 @@ def _axis_x(
     marks: list[float],
     top: float,
     bottom: float,
-    show: Callable[[float], str],
+    *,
+    grid: bool = True,
 ) -> list[Markup]:
     parts = []
-    for value in marks:
-        parts.append(_line(place(value), top, place(value), bottom, "grid"))
-        parts.append(_text(place(value), bottom + 13, show(value), "tick", "middle"))
+    for value, shown in zip(marks, tick_texts(marks), strict=True):
+        if grid:
+            parts.append(_line(place(value), top, place(value), bottom, "grid"))
+        parts.append(_text(place(value), bottom + 14, shown, "tick", "middle"))
+    return parts
+
+
+def _axis_y(
+    place: Callable[[float], float], marks: list[float], left: float, right: float
+) -> list[Markup]:
+    parts = []
+    for value, shown in zip(marks, tick_texts(marks), strict=True):
+        parts.append(_line(left, place(value), right, place(value), "grid"))
+        parts.append(_text(left - 5, place(value) + 4, shown, "tick", "end"))
     return parts
 
 
@@ -134,7 +154,6 @@ def dots(
     rows: Sequence[tuple[str, str]],
     series: Sequence[tuple[int, Sequence[Point]]],
     *,
-    show: Callable[[float], str] = plain,
     unit: str = "",
 ) -> Markup:
     """Dots with intervals: one row a group, one dot a series in it.
@@ -149,7 +168,7 @@ def dots(
     low, high = span([bound for p in points for bound in (p.value, p.low, p.high)])
     place = scale(low, high, left, WIDTH - 12)
     bottom = top + row_height * len(rows)
-    parts = _axis_x(place, ticks(low, high), top, bottom, show)
+    parts = _axis_x(place, ticks(low, high), top, bottom)
     if unit:
         parts.append(_text(WIDTH - 12, bottom + 27, unit, "tick", "end"))
     for r, (label, small) in enumerate(rows):
@@ -205,7 +224,6 @@ def scatter(
     *,
     x_label: str,
     y_label: str,
-    show_y: Callable[[float], str] = plain,
 ) -> Markup:
     """(series, name, x, y with interval): x from 0, since sizes and times are compared as ratios."""
     left, right, top, bottom = 44.0, WIDTH - 14.0, 24.0, 206.0
@@ -213,11 +231,8 @@ def scatter(
     low, high = span([b for *_, p in points for b in (p.value, p.low, p.high)], 0.1)
     across, up = scale(0, x_high, left, right), scale(low, high, bottom, top)
     parts = [_text(0, 11, y_label, "tick")]
-    for value in ticks(low, high):
-        parts.append(_line(left, up(value), right, up(value), "grid"))
-        parts.append(_text(left - 5, up(value) + 4, show_y(value), "tick", "end"))
-    for value in ticks(0, x_high):
-        parts.append(_text(across(value), bottom + 15, plain(value), "tick", "middle"))
+    parts += _axis_y(up, ticks(low, high), left, right)
+    parts += _axis_x(across, ticks(0, x_high), top, bottom, grid=False)
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(_text(right, bottom + 31, x_label, "tick", "end"))
     for index, name, x, point in points:
@@ -245,12 +260,9 @@ def lines(
     x_low, x_high = min(x for x, _ in every), max(x for x, _ in every)
     across, up = scale(x_low, x_high, left, right - 4), scale(low, high, bottom, top)
     parts = [_text(0, 11, y_label, "tick")]
-    for value in ticks(low, high):
-        parts.append(_line(left, up(value), right, up(value), "grid"))
-        parts.append(_text(left - 5, up(value) + 4, plain(value), "tick", "end"))
-    for value in ticks(x_low, x_high, 5):
-        if value == int(value):
-            parts.append(_text(across(value), bottom + 15, plain(int(value)), "tick", "middle"))
+    parts += _axis_y(up, ticks(low, high), left, right)
+    whole = [value for value in ticks(x_low, x_high, 5) if value == int(value)]
+    parts += _axis_x(across, whole, top, bottom, grid=False)
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(_text(right, bottom + 31, x_label, "tick", "end"))
     if reference:
@@ -284,7 +296,7 @@ def beeswarm(
     low, high = min(low, 0.0), max(high, 0.0)
     place = scale(low, high, left, WIDTH - 8)
     bottom = top + height * len(rows)
-    parts = _axis_x(place, ticks(low, high), top, bottom, plain)
+    parts = _axis_x(place, ticks(low, high), top, bottom)
     parts.append(_line(place(0), top, place(0), bottom, "axis"))
     parts.append(_text(WIDTH - 8, bottom + 27, x_label, "tick", "end"))
     for r, (label, values, colours) in enumerate(rows):

@@ -6,8 +6,10 @@ The HTML page and the Markdown card are made from the same view, so they never d
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,9 @@ QUALITY = ("accuracy", "balanced_accuracy", "roc_auc", "log_loss", "ece", "mae",
 PLOTTED = ("accuracy", "selection_rate", "true_positive_rate", "false_positive_rate",
            "mae", "mean_prediction")  # fmt: skip
 TOP_FEATURES, BEES = 12, 150  # bars and rows of a beeswarm; points in one of its rows
+NOTABLE = 12  # changes shown before the full list
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
+          "October", "November", "December")  # fmt: skip
 PATCH = re.compile(r"r(\d+)c(\d+)")
 DOCUMENTS = {  # what each section needs, and the command that makes it
     "metrics": "zoo eval",
@@ -57,12 +62,13 @@ DOCUMENTS = {  # what each section needs, and the command that makes it
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: a text, small print (an interval, a unit), and the footnote of a missing number."""
+    """One cell: a text, small print (an interval), the footnote of a missing number, and more."""
 
     text: str
     small: str = ""
     note: int | None = None
     tone: str = ""
+    extra: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,13 +138,13 @@ class View:
         value = entry.get("value")
         small = interval(name, entry.get("ci_low"), entry.get("ci_high"))
         between = entry.get("between")
-        if isinstance(between, (list, tuple)) and between:
-            small = " ".join([small, " / ".join(map(str, between))]).strip()
+        who = between if isinstance(between, (list, tuple)) else [entry.get("group")]
+        extra = " / ".join(str(group) for group in who if group is not None)
         if isinstance(value, str):
             return Cell(value, small)
         if not known(value):
             return self._dash(entry.get("reason") or missing)
-        return Cell(measure(name, value), small)
+        return Cell(measure(name, value), small, extra=extra)
 
     def _change(self, row: dict[str, Any] | None, missing: str) -> Cell:
         if row is None or not known(row.get("delta")):
@@ -190,7 +196,9 @@ class View:
             "data": data.get("name") or "unknown data",
             "title": f"{spec['name']} on {data.get('name') or 'unknown data'}",
             "run": self.run["run"],
-            "date": (self.bundle.audit or {}).get("created") or self.run.get("created") or "",
+            "date": _date(
+                (self.bundle.audit or {}).get("created") or self.run.get("created") or ""
+            ),
             "badges": badges,
             "task": spec["task"] if not data.get("task") else data["task"],
         }
@@ -416,14 +424,10 @@ class View:
             return None
         factor = 100.0 if metric_text(name).percent else 1.0
         low, high = entry.get("ci_low"), entry.get("ci_high")
-        both = known(low) and known(high)
         told = f"{measure(name, entry['value'])}{unit(name)} {interval(name, low, high)}".strip()
-        return svg.Point(
-            entry["value"] * factor,
-            low * factor if both else None,  # type: ignore[operator]
-            high * factor if both else None,  # type: ignore[operator]
-            told,
-        )
+        if not (known(low) and known(high)):
+            return svg.Point(entry["value"] * factor, title=told)
+        return svg.Point(entry["value"] * factor, low * factor, high * factor, told)
 
     # 3. Fairness
 
@@ -559,7 +563,7 @@ class View:
         notable = [row for row in deltas if _notable(row)]
         notable.sort(key=lambda row: (benefit(row) >= 0, row.get("p_adjusted") or 0))
         return {
-            "notable": self._delta_table("Changes against base that stand out", notable),
+            "notable": self._delta_table("Changes against base that stand out", notable[:NOTABLE]),
             "all": self._delta_table("All changes against base", deltas),
             "compared": sum(known(row.get("p_adjusted")) for row in deltas),
             "count": len(notable),
@@ -568,12 +572,12 @@ class View:
 
     def _delta_table(self, caption: str, deltas: list[dict[str, Any]]) -> Table:
         columns = ["Variant", "Group", "Rows", "Metric", "Base", "Variant's", "Change",
-                   "Adjusted p", "Right to wrong", "Wrong to right"]  # fmt: skip
+                   "Adjusted p", "Got worse", "Got better"]  # fmt: skip
         rows = []
         for row in deltas:
             name = row["metric"]
             flips = row.get("flips") or {}
-            none = "Flips are counted where answers are right or wrong"
+            none = "Rows that got worse or better are not counted for this metric"
             where = "all rows" if row["group"] == ALL else str(row["group"])
             if row["group"] == GAP:
                 where = "gap between groups"
@@ -582,7 +586,7 @@ class View:
                     Cell(str(row["variant"])),
                     Cell(where, "" if row["attribute"] == ALL else str(row["attribute"])),
                     self._number(row.get("n"), row.get("reason"), count),
-                    Cell(metric_text(name).label, unit(name).strip()),
+                    Cell(_header(name)),
                     self._metric(name, {"value": row.get("base"), "reason": row.get("reason")}),
                     self._metric(name, {"value": row.get("value"), "reason": row.get("reason")}),
                     self._change(row, "Undefined in this group"),
@@ -591,8 +595,8 @@ class View:
                         row.get("reason") or "There is no exact test; see the interval",
                         lambda p: "< 0.001" if p < 0.001 else fixed(p, 3),
                     ),
-                    self._number(flips.get("correct_to_wrong"), none, count),
-                    self._number(flips.get("wrong_to_correct"), none, count),
+                    self._number(flips.get("correct_to_wrong", flips.get("worse")), none, count),
+                    self._number(flips.get("wrong_to_correct", flips.get("better")), none, count),
                 ]
             )
         return Table(caption, columns, rows, frozenset({2, 4, 5, 6, 7, 8, 9}))
@@ -711,7 +715,7 @@ class View:
         if not results:
             return None
         columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max",
-                   "mean", "Samples/s"]  # fmt: skip
+                   "mean", "Distance from the artefact", "Samples/s"]  # fmt: skip
         quality = list(
             dict.fromkeys(
                 q for r in results.values() for q, value in r["quality"].items() if known(value)
@@ -731,13 +735,16 @@ class View:
                     self._number(result["background"], error or "It needs none", count),
                     self._number(additivity.get("max"), why),
                     self._number(additivity.get("mean"), why),
+                    self._number(
+                        result.get("artifact_gap"), error or "It was not compared with the artefact"
+                    ),
                     self._number(result["samples_per_second"], error),
                     *(self._number(result["quality"].get(q), error) for q in quality),
                 ]
             )
         return Table(
-            "How each variant was explained (additivity error relative to the output's spread)",
-            [*columns, *(metric_text(name).label for name in quality)],
+            "How each variant was explained; errors and distances relative to the output's range",
+            [*columns, *(_LABELS.get(name, metric_text(name).label) for name in quality)],
             rows,
             frozenset(range(3, len(columns) + len(quality))),
         )
@@ -746,7 +753,7 @@ class View:
         drift = (self.bundle.audit or {}).get("drift") or []
         if not drift:
             return None
-        fixed_columns = {"variant", "method", "error", "reason", "inputs"}
+        fixed_columns = {"variant", "method", "error", "reason", "ci_low", "ci_high"}
         columns = list(
             dict.fromkeys(
                 name
@@ -761,6 +768,8 @@ class View:
             for name in columns:
                 value = row.get(name)
                 entry = value if isinstance(value, dict) else {"value": value}
+                if name == "sample_cosine" and "ci_low" not in entry:  # the row's own interval
+                    entry |= {bound: row.get(bound) for bound in ("ci_low", "ci_high")}
                 low, high = entry.get("ci_low"), entry.get("ci_high")
                 cell = self._number(
                     entry.get("value"), entry.get("reason") or row.get("error") or row.get("reason")
@@ -770,7 +779,11 @@ class View:
             rows.append(cells)
         return Table(
             "Drift of the reasons: base's attributions against the variant's, on the same rows",
-            ["Variant", "Method", *(_DRIFT.get(name, metric_text(name).label) for name in columns)],
+            [
+                "Variant",
+                "Method",
+                *(_LABELS.get(name, metric_text(name).label) for name in columns),
+            ],
             rows,
             frozenset(range(2, len(columns) + 2)),
         )
@@ -815,7 +828,9 @@ class View:
                     **{f"Version: {key}": value for key, value in self.run["versions"].items()},
                 }
             ),
-            "options": _facts(self.run["options"]),
+            "options": _facts(
+                {capital(k.replace("_", " ")): v for k, v in self.run["options"].items()}
+            ),
             "data": _facts(
                 {
                     "Data set": data.get("name"),
@@ -965,6 +980,9 @@ class View:
             train.append("--include-sensitive")
         if asked.get("split_seed"):
             train.append(f"--split-seed {asked['split_seed']}")
+        for option in ("epochs", "batch_size"):
+            if known(self.run["options"].get(option)):
+                train.append(f"--{option.replace('_', '-')} {self.run['options'][option]}")
         train.append(f"--seed {self.run['seed']} --name {run}")
         recipes = [
             str(document["recipe"])
@@ -974,11 +992,17 @@ class View:
         return [" ".join(train), " ".join(["zoo audit", run, *map(_quoted, recipes)])]
 
 
-_DRIFT = {
+_LABELS = {  # measures of explanations and of their drift
     "topk_jaccard": "Overlap of the top features",
     "spearman": "Rank correlation of importance",
-    "k": "Top k",
+    "sample_cosine": "Cosine, mean over rows",
+    "sign_flips": "Signs flipped",
+    "top": "Top",
     "n": "Rows",
+    "deletion_auc": "Deletion AUC",
+    "insertion_auc": "Insertion AUC",
+    "random_auc": "Random AUC",
+    "randomization_similarity": "Similarity after randomisation",
 }
 
 
@@ -1011,14 +1035,25 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _date(stamp: str) -> str:
+    """``2026-03-04T05:06:07+00:00`` -> ``4 March 2026, 05:06 UTC``; other text as it is."""
+    try:
+        moment = datetime.fromisoformat(stamp).astimezone(UTC)
+    except ValueError:
+        return stamp
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment:%Y, %H:%M} UTC"
+
+
 def _word(value: Any) -> str:
     """Any JSON value in a cell."""
     if value is None:
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if known(value):
-        return plain(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else plain(value)
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_word(item)}" for key, item in value.items()) or NONE
     if isinstance(value, (list, tuple)):
@@ -1029,7 +1064,7 @@ def _word(value: Any) -> str:
 def _facts(pairs: dict[str, Any]) -> list[tuple[str, str]]:
     """Named facts, without those that are unknown."""
     return [
-        (name, str(value) if name == "Seed" else _word(value))
+        (name, str(value) if "seed" in name.lower() else _word(value))
         for name, value in pairs.items()
         if value not in (None, "", [], {})
     ]
@@ -1043,6 +1078,4 @@ def _names(columns: Any) -> list[str]:
 
 
 def _quoted(value: Any) -> str:
-    import shlex
-
     return shlex.quote(str(value))
