@@ -60,3 +60,10 @@ def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None)
         hint=suggestion or hint,
         kind=f"unknown_{what.replace(' ', '_')}",
     )
+
+
+class Interrupted(ZooError):
+    """A signal ended the work early; the exit code is the shell's for that signal."""
+
+    def __init__(self, signal_number: int, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, kind="interrupted", exit_code=128 + signal_number)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from zoo.jsontext import dumps
+
 SCHEMA_VERSION = 1
 
 
@@ -172,19 +174,7 @@ def dump(document: BaseModel | dict | list) -> str:
     """A document as JSON text; non-finite numbers become null."""
     if isinstance(document, BaseModel):
         document = document.model_dump(mode="json")
-    return json.dumps(_clean(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays
-        return _clean(value.tolist())
-    if isinstance(value, float) and value - value != 0:  # NaN, Inf
-        return None
-    return value
+    return dumps(document) + "\n"
 
 
 def load(path: Path, model: type[BaseModel]) -> Any:

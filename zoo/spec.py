@@ -49,6 +49,24 @@ class ModelSpec:
     skips: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
 
+    def document(self) -> dict[str, Any]:
+        """The facts, JSON-able: what ``zoo list --json`` prints for the model."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "family": self.family,
+            "task": self.task,
+            "params": self.params,
+            "data": self.data,
+            "target": {"metric": self.target.metric, "value": self.target.value},
+            "source": self.source,
+            "license": self.license,
+            "kinds": list(self.kinds),
+            "tasks": [self.task, *self.tasks],
+            "skips": dict(self.skips),
+            "tags": list(self.tags),
+        }
+
 
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -72,6 +90,13 @@ class DatasetSpec:
     sha256: str
     description: str = ""
     offline: bool = True
+
+    def document(self) -> dict[str, Any]:
+        """The facts, JSON-able: what ``zoo data list --json`` prints for the data set."""
+        names = ("name", "kind", "task", "rows", "features", "license", "source", "bytes", "sha256",
+                 "offline", "description")  # fmt: skip
+        lists = {"classes": list(self.classes), "groups": list(self.groups)}
+        return {**{name: getattr(self, name) for name in names}, **lists}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from zoo.data.core import Request, Table
 from zoo.data.shipped import read_csv
 from zoo.spec import DatasetSpec
@@ -16,7 +18,7 @@ def load(request: Request) -> Table:
 
     frame = read_csv(SPECS[0])
     names = [f"under {AGE_BANDS[0]}"]
-    names += [f"{low}-{high - 1}" for low, high in zip(AGE_BANDS, AGE_BANDS[1:], strict=False)]
+    names += [f"{low}-{high - 1}" for low, high in itertools.pairwise(AGE_BANDS)]
     names += [f"{AGE_BANDS[-1]} and over"]
     bands = np.array(names)[np.searchsorted(AGE_BANDS, frame["age"], side="right")]
     return Table(

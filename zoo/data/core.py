@@ -6,6 +6,7 @@ takes sensitive columns out of the inputs, makes groups, splits, and returns :cl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -358,7 +359,7 @@ def make_groups(
         edges = np.unique(np.nanquantile(known[train], [0.25, 0.5, 0.75]))
         texts = [f"{edge:.4g}" for edge in edges]
         labels = [f"< {texts[0]}"]
-        labels += [f"{low} to < {high}" for low, high in zip(texts, texts[1:], strict=False)]
+        labels += [f"{low} to < {high}" for low, high in itertools.pairwise(texts)]
         labels += [f">= {texts[-1]}"]
         names = np.array(labels)[np.searchsorted(edges, known, side="right")]
         notes.append(f"group {attribute!r} is banded at the training quartiles: {', '.join(texts)}")

@@ -1,0 +1,133 @@
+"""Recipes: ``step(+step)*`` with ``step = name[:arg]``, from text to variants."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.compress.steps import STEPS, Work
+from zoo.errors import ZooError, unknown
+from zoo.progress import Progress
+from zoo.run import BASE, Run, Variant
+from zoo.spec import Step
+from zoo.train.session import Session
+from zoo.variants import ship
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One step of a recipe with its options."""
+
+    text: str
+    step: Step
+    options: tuple[tuple[str, Any], ...]
+
+
+def parse(recipe: str) -> list[Parsed]:
+    """The steps of a recipe. Raises :class:`ZooError` for what is unknown or out of order."""
+    parsed = []
+    for text in recipe.strip().split("+"):
+        name, colon, argument = text.strip().partition(":")
+        if name not in STEPS:
+            raise unknown("recipe", text.strip(), STEPS, hint="A recipe is step(+step)*.")
+        step = STEPS[name]
+        try:
+            options = step.parse(argument if colon else None)
+        except ValueError as error:
+            raise ZooError(
+                f"The step {text!r} of recipe {recipe!r} has a wrong argument.",
+                expected=str(error),
+                received=repr(argument),
+                kind="bad_recipe",
+            ) from error
+        parsed.append(Parsed(text.strip(), step, tuple(options.items())))
+    for before, after in itertools.pairwise(parsed):
+        if before.step.kind == "transform":
+            raise ZooError(
+                f"In recipe {recipe!r}, {after.text!r} can't follow {before.text!r}.",
+                expected=f"{before.text!r} as the last step: it converts the weights for good",
+                received=recipe,
+                hint=f"{after.text}+{before.text}",
+                kind="bad_recipe",
+            )
+    return parsed
+
+
+def slug(texts: list[str]) -> str:
+    """The folder's name of a recipe, for humans: ``prune:0.8+int8`` -> ``prune-0.8_int8``."""
+    return "_".join(text.replace(":", "-") for text in texts)
+
+
+def compress(
+    session: Session, run: Run, recipe: str, progress: Progress, parent: str = BASE
+) -> Variant:
+    """Make the variant of a recipe from another variant; intermediates are variants, and reused.
+
+    Raises :class:`ZooError` where a step does not apply to the model.
+    """
+    origin = run.variant(parent)
+    if origin.document()["recipe"] and not (origin.path / "model.weights.h5").exists():
+        raise ZooError(
+            f"Variant {parent!r} is converted for good and can't be compressed further.",
+            expected="base, or a variant that was retrained",
+            received=parent,
+            hint=f"zoo compress {run.path} '{recipe}' --variant base",
+        )
+    before = [part for part in origin.document()["recipe"].split("+") if part]
+    current = origin
+    for parsed in parse(recipe):
+        before.append(parsed.text)
+        reason = session.spec.skips.get(parsed.step.name)
+        if reason:
+            raise ZooError(
+                f"{parsed.step.name!r} does not apply to {session.spec.name!r}.", received=reason
+            )
+        current = _one(session, run, current, parsed, "+".join(before), slug(before), progress)
+    return current
+
+
+def _one(
+    session: Session,
+    run: Run,
+    parent: Variant,
+    parsed: Parsed,
+    recipe: str,
+    name: str,
+    progress: Progress,
+) -> Variant:
+    from zoo.export import to_litert
+
+    if name in run.variants():
+        found = run.variant(name)
+        document = found.document()
+        if document["parent"]["sha256"] == parent.sha256:
+            progress.say(f"{name}: there already")
+            return found
+        raise ZooError(
+            f"Variant {name!r} was made from another {parent.name!r} than there is now.",
+            expected=f"a variant made from {parent.sha256[:16]}...",
+            received=f"one made from {document['parent']['sha256'][:16]}...",
+            hint=f"Remove the folder {found.path} and make it again.",
+            kind="stale_variant",
+        )
+    progress.say(f"{name}: {parsed.step.help}")
+    began = time.perf_counter()
+    model = session.load(parent.weights)
+    work = Work(session, model, progress, name)
+    content = parsed.step.run(work, dict(parsed.options))
+    retrained = parsed.step.kind == "retrain"
+    return ship(
+        session,
+        run,
+        name,
+        recipe=recipe,
+        kind=parsed.step.kind,
+        model=model,
+        content=to_litert(model) if retrained else content,
+        parent=parent,
+        own_weights=retrained,
+        options=dict(parsed.options),
+        seconds=time.perf_counter() - began,
+    )

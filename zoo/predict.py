@@ -1,0 +1,110 @@
+"""Running a variant: its artefact as a function of encoded inputs, and logits as predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import FAILURE, ZooError
+from zoo.predictions import Predictions
+from zoo.tasks import get_task
+
+if TYPE_CHECKING:
+    from zoo.data.core import Data
+
+
+class Artifact:
+    """A ``.tflite`` file as ``f(inputs) -> outputs``, one sample after the other as deployed.
+
+    ``inputs`` float32 (n, *shape) -> float32 (n, outputs).
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ZooError(
+                f"{path} could not be loaded as a LiteRT model.",
+                received=" ".join(str(error).split())[:200],
+                kind="bad_artifact",
+                exit_code=FAILURE,
+            ) from error
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+
+    @property
+    def input_name(self) -> str:
+        """The name of the input in the artefact's signature."""
+        (signature,) = self._interpreter.get_signature_list().values()
+        return signature["inputs"][0]
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        interpreter = self._interpreter
+        into, out_of = self._input["index"], self._output["index"]
+        inputs = np.ascontiguousarray(inputs, dtype=self._input["dtype"])
+        outputs = np.empty((len(inputs), *self._output["shape"][1:]), dtype=np.float32)
+        for k in range(len(inputs)):
+            interpreter.set_tensor(into, inputs[k : k + 1])
+            interpreter.invoke()
+            outputs[k] = interpreter.get_tensor(out_of)[0]
+        return outputs
+
+
+def compiled(model: Any, batch: int = 1024) -> Any:
+    """A Keras model in inference mode as ``f(inputs) -> outputs``, traced once.
+
+    ``inputs`` float32 (n, *shape) -> float32 (n, outputs); n may be anything.
+    """
+    from zoo.backend import tf
+
+    spec = tf.TensorSpec((None, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
+    call = tf.function(lambda x: model(x, training=False), input_signature=[spec])
+
+    def function(inputs: np.ndarray) -> np.ndarray:
+        parts = [call(inputs[k : k + batch]).numpy() for k in range(0, len(inputs), batch)]
+        return np.concatenate(parts)
+
+    return function
+
+
+def unscale(logits: np.ndarray, plan: dict[str, Any]) -> np.ndarray:
+    """Model outputs in the target's own unit: regression models learn standardised values."""
+    if "target" not in plan:
+        return logits
+    return np.asarray(logits, np.float64) * plan["target"]["scale"] + plan["target"]["mean"]
+
+
+def to_predictions(
+    logits: np.ndarray, plan: dict[str, Any], data: Data, split: str, rows: np.ndarray
+) -> Predictions:
+    """Predictions for rows of a data set from the model's outputs (n, outputs)."""
+    task = get_task(data.task)
+    y_pred, scores = task.decode(unscale(logits, plan))
+    y_true = data.y[rows]
+    if scores is None:
+        scores = task.sample_score(y_true, y_pred, None)
+    return Predictions(
+        row=rows,
+        y_true=y_true,
+        y_pred=y_pred.astype(y_true.dtype),
+        scores=scores,
+        classes=data.classes,
+        groups={name: values[rows] for name, values in data.groups.items()},
+        split=split,
+    )
+
+
+def point_metrics(predictions: Predictions, task: str) -> dict[str, float | None]:
+    """Every metric of the task, without intervals; None where undefined."""
+    from zoo.metrics import evaluate
+
+    found = {
+        name: evaluate(name, predictions.y_true, predictions.y_pred, predictions.scores)
+        for name in get_task(task).metrics
+    }
+    return {name: None if np.isnan(value) else value for name, value in found.items()}

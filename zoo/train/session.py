@@ -1,0 +1,300 @@
+"""One training as a run: resolve, check, make the folder, train, write the variant ``base``."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data import preprocess
+from zoo.data.core import Data, Request, open_data
+from zoo.errors import FAILURE, ZooError
+from zoo.progress import Progress
+from zoo.run import Run, create_run, guard_disk, hash_of, now, write_atomic
+from zoo.spec import ModelSpec
+from zoo.tasks import get_task
+from zoo.train.loop import Fitted, Samples, fit
+from zoo.train.options import TrainOptions, apply_settings
+
+#: Keys of a model's config that the data decides.
+FROM_DATA = {"shape", "outputs"}
+
+
+@dataclass
+class Session:
+    """A model, its data and its options, ready to train or to be taken up again."""
+
+    spec: ModelSpec
+    request: Request
+    data: Data
+    plan: dict[str, Any]
+    config: dict[str, Any]
+    options: TrainOptions
+    seed: int
+    deterministic: bool
+
+    def samples(self, part: str) -> Samples:
+        """Encoded inputs and training targets of a split."""
+        rows = self.data.parts[part]
+        return Samples(self.encoded(rows), self.targets(rows))
+
+    def encoded(self, rows: np.ndarray) -> np.ndarray:
+        """Encoded inputs of rows: float32 (n, *shape)."""
+        return preprocess.apply(self.plan, self.data.take(rows))
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """What the loss compares with: int64 (n,) classes, or float32 (n, 1)."""
+        y = self.data.y[rows]
+        if "target" in self.plan:
+            y = (y - self.plan["target"]["mean"]) / self.plan["target"]["scale"]
+        if get_task(self.data.task).outputs(len(self.data.classes)) == 1:
+            return y.astype(np.float32)[:, None]
+        return y
+
+    def build(self) -> Any:
+        """A fresh model, seeded."""
+        from zoo.backend import seed_everything
+
+        seed_everything(self.seed, self.deterministic)
+        try:
+            return self.spec.build(**self.config)
+        except ZooError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise ZooError(
+                f"{self.spec.name} can't be built with these settings.",
+                expected=f"settings that fit inputs of shape {tuple(self.config['shape'])}",
+                received=" ".join(str(error).split())[:300],
+                hint="Change them with --set key=value; `zoo info` shows them.",
+                kind="bad_config",
+            ) from error
+
+    def load(self, weights: Path) -> Any:
+        """The model with weights from a file: never more than weights is read."""
+        model = self.build()
+        try:
+            model.load_weights(weights)
+        except (OSError, ValueError) as error:
+            raise ZooError(
+                f"{weights} does not hold this model's weights.",
+                received=" ".join(str(error).split())[:200],
+                kind="bad_weights",
+                exit_code=FAILURE,
+            ) from error
+        return model
+
+    def validator(self, model: Any) -> Any:
+        """A function that gives validation loss and the task's first metric."""
+        from zoo.metrics import evaluate
+        from zoo.predict import compiled, to_predictions
+
+        forward, rows = compiled(model), self.data.parts["val"]
+        x, task = self.encoded(rows), get_task(self.data.task)
+
+        def validate() -> dict[str, float]:
+            said = to_predictions(forward(x), self.plan, self.data, "val", rows)
+            loss = task.sample_score(said.y_true, said.y_pred, said.scores).mean()
+            name = task.metrics[0]
+            value = evaluate(name, said.y_true, said.y_pred, said.scores)
+            return {"val_loss": float(loss), f"val_{name}": value}
+
+        return validate
+
+
+def check_fit(spec: ModelSpec, data: Data) -> None:
+    """Raise :class:`ZooError` when the model is for another kind of data or task."""
+    if data.kind not in spec.kinds:
+        raise ZooError(
+            f"Model {spec.name!r} and data {data.name!r} are of different kinds.",
+            expected=f"{' or '.join(spec.kinds)} data",
+            received=f"{data.kind} data",
+            hint="`zoo list` shows the models, `zoo data list` the data sets.",
+            kind="kind_mismatch",
+        )
+    if data.task not in (spec.task, *spec.tasks):
+        raise ZooError(
+            f"Model {spec.name!r} does not do the task {data.task}.",
+            expected=" or ".join((spec.task, *spec.tasks)),
+            received=data.task,
+            hint="--task overrides what was inferred.",
+            kind="task_mismatch",
+        )
+
+
+def prepare(
+    spec: ModelSpec,
+    request: Request,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    deterministic: bool,
+) -> Session:
+    """Load the data and resolve config and options. Raises :class:`ZooError` for what is wrong."""
+    options = TrainOptions.parse(dict(spec.train))
+    known = {name: value for name, value in settings.items() if name not in ("size", "bins")}
+    config, options = apply_settings(spec.config, options, known, FROM_DATA)
+    check_kind_early(spec, request)
+    data = open_data(request)
+    check_fit(spec, data)
+    chosen = {name: int(str(settings[name])) for name in ("size", "bins") if name in settings}
+    plan = preprocess.fit(data, chosen)
+    config["shape"] = tuple(plan["shape"])
+    config["outputs"] = get_task(data.task).outputs(len(data.classes))
+    return Session(spec, request, data, plan, config, options, seed, deterministic)
+
+
+def check_kind_early(spec: ModelSpec, request: Request) -> None:
+    """The same check from the data set's spec alone, before anything is read."""
+    from zoo.registry import datasets
+
+    known = datasets().specs.get(request.data)
+    if known is not None and known.kind not in spec.kinds:
+        raise ZooError(
+            f"Model {spec.name!r} and data {known.name!r} are of different kinds.",
+            expected=f"{' or '.join(spec.kinds)} data",
+            received=f"{known.kind} data",
+            hint="`zoo list` shows the models, `zoo data list` the data sets.",
+            kind="kind_mismatch",
+        )
+
+
+def structure(model: Any) -> str:
+    """Hash of a model's layers and weight shapes: what must agree for weights to fit."""
+    return hash_of(
+        [
+            [type(layer).__name__, [list(weight.shape) for weight in layer.weights]]
+            for layer in model.layers
+        ]
+    )
+
+
+def run_document(session: Session, name: str, model: Any) -> dict[str, Any]:
+    """``run.json`` at the start of a training."""
+    from zoo.backend import device, versions
+    from zoo.schema import RunDocument
+
+    spec = {**session.spec.document(), "structure": structure(model)}
+    config = {k: list(v) if isinstance(v, tuple) else v for k, v in session.config.items()}
+    data = {**session.data.describe(), "request": session.request.document()}
+    identity = [spec["name"], spec["version"], spec["structure"], config,
+                session.options.document(), data["sha256"], data["request"]]  # fmt: skip
+    return RunDocument(
+        run=name,
+        spec=spec,
+        config=config,
+        options={**session.options.document(), "deterministic": session.deterministic},
+        data=data,
+        experiment=hash_of(identity)[:16],
+        seed=session.seed,
+        versions=versions(),
+        device=device(),
+        git=git_revision(),
+        status="training",
+        created=now(),
+    ).model_dump(mode="json")
+
+
+def git_revision() -> str | None:
+    """The commit of the working directory's checkout, if it is one."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def start(session: Session, root: Path, name: str | None) -> tuple[Run, Any]:
+    """Build the model and make the run's folder. Nothing is written before the model stands."""
+    from zoo.schema import dump
+
+    model = session.build()
+    if name is None:
+        clean = "".join(c if c.isalnum() or c in "._-" else "-" for c in session.data.name)
+        stem = Path(clean).name.split(".")[0].strip("-._")[:40] or "data"
+        name = f"{session.spec.name}-{stem}-{secrets.token_hex(3)}"
+
+    def fill(folder: Path) -> None:
+        write_atomic(folder / "run.json", dump(run_document(session, name, model)))
+        write_atomic(folder / "preprocess.json", dump(session.plan))
+        (folder / "checkpoints").mkdir()
+
+    try:
+        return create_run(root, name, fill), model
+    except OSError as error:
+        raise guard_disk(error) from error
+
+
+def reopen(run: Run) -> Session:
+    """The session of a run, from its files. Raises :class:`ZooError` when the data changed."""
+    import json
+
+    from zoo.registry import models
+
+    document = run.document()
+    spec = models().get(document["spec"]["name"])
+    request = Request.parse(document["data"]["request"])
+    data = open_data(request)
+    if data.sha256 != document["data"]["sha256"]:
+        raise ZooError(
+            f"The data of run {run.name!r} has changed since it was trained.",
+            expected=f"SHA-256 {document['data']['sha256'][:16]}...",
+            received=f"SHA-256 {data.sha256[:16]}... of {request.data}",
+            hint="Put the old data back, or train again.",
+            kind="data_changed",
+        )
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in document["config"].items()}
+    options = dict(document["options"])
+    deterministic = options.pop("deterministic", False)
+    return Session(
+        spec=spec,
+        request=request,
+        data=data,
+        plan=json.loads((run.path / "preprocess.json").read_text(encoding="utf-8")),
+        config=config,
+        options=TrainOptions.parse(options),
+        seed=document["seed"],
+        deterministic=deterministic,
+    )
+
+
+def train(
+    session: Session, run: Run, model: Any, progress: Progress, resume: bool = False
+) -> Fitted:
+    """Train into a run. Its status says how it ended; the weights are in ``model``."""
+    run.update(status="training")
+    rows = session.samples("train")
+    progress.say(
+        f"{run.name}: {session.spec.name} on {session.data.name}, {len(rows):,} rows, "
+        f"{session.options.epochs} epochs, seed {session.seed}"
+    )
+    try:
+        fitted = fit(
+            model,
+            get_task(session.data.task),
+            session.options,
+            rows,
+            session.validator(model),
+            seed=session.seed,
+            progress=progress,
+            checkpoints=run.path / "checkpoints",
+            on_epoch=run.log,
+            resume=resume,
+            title=run.name,
+        )
+    except OSError as error:
+        run.update(status="failed")
+        raise guard_disk(error) from error
+    except BaseException:
+        run.update(status="failed")
+        raise
+    if fitted.interrupted is not None:
+        run.update(status="interrupted", progress={"epochs": fitted.epochs})
+    return fitted

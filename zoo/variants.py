@@ -1,0 +1,165 @@
+"""Shipping a variant: weights, artefact, parity, predictions and metrics, in one folder at once."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import numpy as np
+
+from zoo.metrics import intervals
+from zoo.predict import Artifact, compiled, point_metrics, to_predictions
+from zoo.predictions import Predictions
+from zoo.run import BASE, Run, Variant, now, sha256_file, write_arrays, write_atomic
+from zoo.tasks import get_task
+from zoo.train.session import Session
+
+ARTIFACT = "model.tflite"
+PARITY_SAMPLES = 256
+
+
+def kernels(model: Any) -> list[tuple[Any, Any]]:
+    """The layers with a kernel that can be pruned, each with that Keras variable."""
+    from zoo.backend import keras
+
+    kinds = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D,
+             keras.layers.Conv2D, keras.layers.Conv3D)  # fmt: skip
+    return [(layer, layer.kernel) for layer in model.layers if isinstance(layer, kinds)]
+
+
+def sparsity(model: Any) -> dict[str, Any]:
+    """Zeros over the prunable kernels and over all weights, and each kernel's own share."""
+    layers = []
+    zeros = total = 0
+    for layer, kernel in kernels(model):
+        values = np.asarray(kernel)
+        layers.append(
+            {"name": layer.name, "weights": values.size, "sparsity": float(np.mean(values == 0))}
+        )
+        zeros += int((values == 0).sum())
+        total += values.size
+    weights = [np.asarray(weight) for weight in model.weights]
+    every = sum(weight.size for weight in weights)
+    return {
+        "layers": layers,
+        "sparsity": zeros / total if total else None,
+        "sparsity_total": sum(int((w == 0).sum()) for w in weights) / every if every else None,
+    }
+
+
+def parity(session: Session, model: Any, artifact: Artifact) -> dict[str, Any]:
+    """How far the artefact's outputs are from the Keras model's on validation rows."""
+    rows = session.data.parts["val"][:PARITY_SAMPLES]
+    x = session.encoded(rows)
+    reference, got = compiled(model)(x), artifact(x)
+    task = get_task(session.data.task)
+    said, meant = task.decode(got)[0], task.decode(reference)[0]
+    return {
+        "max_abs": float(np.abs(reference - got).max()),
+        "spread": float(reference.std()),
+        "agreement": float(np.mean(said == meant)) if task.classes else None,
+        "n": len(rows),
+        "split": "val",
+        "against": "keras",
+    }
+
+
+def ship(
+    session: Session,
+    run: Run,
+    name: str,
+    *,
+    recipe: str,
+    kind: str,
+    model: Any,
+    content: bytes,
+    parent: Variant | None,
+    own_weights: bool,
+    options: dict[str, Any],
+    seconds: float,
+) -> Variant:
+    """Write a variant's folder: it appears by rename, whole.
+
+    Args:
+        model: the Keras model whose weights the artefact was made from.
+        content: the ``.tflite`` file.
+        own_weights: whether the variant keeps Keras weights of its own (base and retrained ones).
+    """
+    from zoo.backend import versions
+    from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
+
+    data = session.data
+    with run.new_variant(name) as folder:
+        (folder / ARTIFACT).write_bytes(content)
+        if own_weights:
+            model.save_weights(folder / "model.weights.h5")
+        artifact = Artifact(folder / ARTIFACT)
+        rows = data.parts["test"]
+        said = to_predictions(artifact(session.encoded(rows)), session.plan, data, "test", rows)
+        write_arrays(folder / "predictions.npz", said.arrays())
+        bound = {
+            "inputs": [{"path": f"{name}/{ARTIFACT}", "sha256": sha256_file(folder / ARTIFACT)}],
+            "environment": versions(),
+            "created": now(),
+        }
+        document = VariantDocument(
+            variant=name,
+            recipe=recipe,
+            kind=kind,  # type: ignore[arg-type]
+            parent=None if parent is None else {"variant": parent.name, "sha256": parent.sha256},
+            artifact=ARTIFACT,
+            bytes=len(content),
+            bytes_gzip=len(gzip.compress(content, 9, mtime=0)),
+            **sparsity(model),
+            metrics=point_metrics(said, data.task),
+            parity=parity(session, model, artifact),
+            options=options,
+            seconds=seconds,
+            **bound,
+        )
+        scored = MetricsDocument(
+            variant=name, results=[score(said, data.task, name)], **bound
+        ).model_dump(mode="json")
+        write_atomic(folder / "metrics.json", dump({**ResultList().model_dump(), **scored}))
+        write_atomic(folder / "variant.json", dump(document))
+    return run.variant(name)
+
+
+def score(predictions: Predictions, task: str, variant: str) -> dict[str, Any]:
+    """Metrics with intervals: one element of what ``zoo eval --json`` prints."""
+    return {
+        "variant": variant,
+        "split": predictions.split,
+        "n": len(predictions),
+        "metrics": intervals(
+            get_task(task).metrics, predictions.y_true, predictions.y_pred, predictions.scores
+        ),
+    }
+
+
+def predict_split(session: Session, variant: Variant, split: str) -> Predictions:
+    """Predictions of a variant's artefact on a split, stored in its folder."""
+    rows = session.data.parts[split]
+    outputs = Artifact(variant.artifact)(session.encoded(rows))
+    said = to_predictions(outputs, session.plan, session.data, split, rows)
+    variant.write_predictions(said)
+    return said
+
+
+def ship_base(session: Session, run: Run, model: Any, seconds: float) -> Variant:
+    """Write the variant ``base`` of a trained model."""
+    from zoo.export import to_litert
+
+    return ship(
+        session,
+        run,
+        BASE,
+        recipe="",
+        kind="base",
+        model=model,
+        content=to_litert(model),
+        parent=None,
+        own_weights=True,
+        options={},
+        seconds=seconds,
+    )
