@@ -166,13 +166,15 @@ def test_hostile_text_is_shown_as_text(text, full):
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain_page.tags} | {"code"}
     assert len(page.all("style")) == 1
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
-    for output in (made.html, made.markdown):
+    # Fences and code spans show their content as it is; all else has to be escaped.
+    outside = re.sub(r"```.*?```", "", made.markdown, flags=re.S)
+    outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
+    for output in (made.html, outside):
         assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\x00\x1b]", output)
         assert "<script" not in output
         assert "<img src=x" not in output
     assert " ".join(clean(text).split())[:60] in page.words
-    outside = re.sub(r"```.*?```", "", made.markdown, flags=re.S)
-    assert "](javascript" not in outside
+    assert not re.search(r"(?<!\\)\]\(", outside)
     assert not re.search(r"^# heading", outside, re.M)
 
 
@@ -274,7 +276,7 @@ def test_nulls_are_dashes_with_their_reason(full):
     assert note == "note-1"
     assert "only one class occurs" in page.words
     assert "only one class occurs" in made.markdown
-    assert not re.search(r"\b(nan|None|null)\b", page.words)
+    assert not re.search(r"\b(nan|null)\b|\bNone\b(?! of the)", page.words)
 
 
 def test_failed_variant_is_reported(full):
@@ -464,7 +466,8 @@ def test_many_variants_and_groups_render():
 # Reading a folder
 
 
-def test_folder_reads_back(full, tmp_path):
+def test_folder_reads_back(tmp_path):
+    full = build(recipes=("dynamic", "float16", "int8"))  # as a folder sorts them
     bundle = read_bundle(write(full, tmp_path / "run"))
     assert list(bundle.variants) == ["base", "dynamic", "float16", "int8"]
     assert bundle.stale == {}
@@ -472,8 +475,7 @@ def test_folder_reads_back(full, tmp_path):
     np.testing.assert_array_equal(
         bundle.variants["base"]["arrays"]["values"], full.variants["base"]["arrays"]["values"]
     )
-    first, second = (Page(render(b).html).words for b in (full, bundle))
-    assert sorted(first.split()) == sorted(second.split())
+    assert render(bundle) == render(full)
 
 
 def test_changed_and_lost_inputs_are_stale(full, tmp_path):
