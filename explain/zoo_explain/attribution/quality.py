@@ -91,7 +91,7 @@ def randomized(model: Any, seed: int) -> Iterator[None]:
     """The model with kernels redrawn from normals of their own mean and spread, then restored."""
     rng = np.random.default_rng(seed)
     kernels = [variable for variable in model.weights if len(variable.shape) > 1]
-    kept = [np.array(variable) for variable in kernels]
+    kept = [variable.numpy() for variable in kernels]
     try:
         for variable, kernel in zip(kernels, kept, strict=True):
             variable.assign(rng.normal(kernel.mean(), kernel.std() + 1e-6, kernel.shape))
@@ -142,13 +142,23 @@ def quality(
     if row.white_box:
         with randomized(model, seed):
             random = again(lambda z: model(z, training=False).numpy(), background, seed)
-        found["randomization_similarity"] = _mean(row_spearman(np.abs(values), np.abs(random)))
+        found["randomization_similarity"] = _agreement(np.abs(values), np.abs(random))
     if len(background) > 1:
         halves = [again(predict, background[i::2], seed + 1 + i) for i in (0, 1)]
-        found["stability"] = _mean(row_spearman(*halves))
+        found["stability"] = _agreement(*halves)
     return found
 
 
-def _mean(correlations: np.ndarray) -> float | None:
-    known = correlations[~np.isnan(correlations)]
-    return float(known.mean()) if len(known) else None
+def _agreement(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Mean over rows of the rank correlation of a with b, both (n, players); None if undefined.
+
+    Players with nothing to give in both (the blank corners of an image) are left out of a row:
+    their ties would pass for agreement.
+    """
+    rows = [
+        row_spearman(first[None, active], second[None, active])[0]
+        for first, second in zip(a, b, strict=True)
+        if (active := (first != 0) | (second != 0)).any()
+    ]
+    known = [value for value in rows if not np.isnan(value)]
+    return float(np.mean(known)) if known else None

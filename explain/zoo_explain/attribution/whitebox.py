@@ -14,7 +14,7 @@ from zoo_explain.attribution.game import ADDITIVE, Attribution, Game, batch_size
 NODES = (4, 8, 16, 32)  # nodes of the path integral, tried until a row adds up
 
 _SHAPES = {"InputLayer", "Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D",
-           "Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D"}  # fmt: skip
+           "Cropping1D", "Cropping2D"}  # fmt: skip
 _TRAINING_ONLY = {"Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise",
                   "GaussianDropout", "ActivityRegularization"}  # fmt: skip
 AFFINE = _SHAPES | _TRAINING_ONLY | {
@@ -66,8 +66,8 @@ def _unsupported(model: Any, layers: set[str], activations: set[str]) -> str | N
     """What in the model is outside the given layers and activations, or None."""
     if not _is_graph(model):
         return "a model that is not functional"
-    odd = {_odd(operation, layers, activations) for operation in operations(model)}
-    return ", ".join(sorted(odd - {None})) or None
+    odd = [_odd(operation, layers, activations) for operation in operations(model)]
+    return ", ".join(sorted({reason for reason in odd if reason})) or None
 
 
 def layer_names(model: Any) -> str:
@@ -137,13 +137,20 @@ def deep(game: Game) -> Attribution:
     return Attribution(_all(game), dense=dense)
 
 
+def import_shap() -> Any:
+    """``shap``, whose import uses calls that matplotlib is about to deprecate."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"The set_\w+ function", PendingDeprecationWarning)
+        import shap
+    return shap
+
+
 @contextmanager
 def _shap_on_tensorflow() -> Iterator[Any]:
     """``shap``, without its warning about TensorFlow 2.4, undoing its patch if it fails."""
-    import shap
     from tensorflow.python.eager import execute
 
-    recorder = execute.record_gradient
+    shap, recorder = import_shap(), execute.record_gradient
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Your TensorFlow version is newer than 2.4.0")
