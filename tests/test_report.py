@@ -293,6 +293,34 @@ def test_failed_variant_is_reported(full):
     assert "dynamic is the recommended variant" in words
 
 
+def test_recipe_that_left_no_folder_is_reported(full):
+    bundle = altered(full)
+    bundle.audit["variants"] = [
+        {
+            "variant": "qat",
+            "recipe": "qat",
+            "kind": "retrain",
+            "bytes": None,
+            "error": "no such layer",
+        }
+    ]
+    made = render(bundle)
+    for output in (Page(made.html).words, made.markdown):
+        assert "This variant could not be made or measured: no such layer" in output
+        assert "no such layer (qat)" in output.replace("\\", "")
+
+
+def test_plots_show_the_explanation_in_the_arrays(full):
+    bundle = altered(full)
+    other = copy.deepcopy(bundle.variants["base"]["explain"][0])
+    other |= {"method": "permutation", "created": "2027-01-01T00:00:00+00:00", "features": []}
+    bundle.variants["base"]["explain"].append(other)
+    bundle.variants["base"]["arrays"]["method"] = np.array("deep")
+    view = View(bundle)
+    assert view.explanations["method"] == "deep"
+    assert [row[1].text for row in view.explanations["table"].rows[:2]] == ["deep", "permutation"]
+
+
 def test_private_leaves_out_every_exemplar(full, images):
     open_page, closed = (Page(render(altered(full, private=p)).html) for p in (False, True))
     assert any("bee" in (a.get("class") or "") for a in open_page.all("path"))
@@ -387,6 +415,21 @@ def test_verdict_with_harm_in_one_group():
         "[−3.4, −0.8] (n = 90), adjusted p = 0.002."
     )
     assert found.rejection(found.outcomes[0]) == "1 measurable loss in groups"
+
+
+def test_losses_come_first_and_others_are_counted():
+    rows = [
+        *CALM,
+        ("(all)", "(all)", 90, "true_positive_rate", -0.01, -0.02, -0.005, 0.01),
+        ("sex", "Male", 90, "true_positive_rate", -0.02, -0.03, -0.01, 0.001),
+        ("sex", "Male", 510, "false_positive_rate", -0.02, -0.03, -0.01, 0.001),
+        ("sex", "Male", 600, "selection_rate", -0.02, -0.03, -0.01, 0.001),
+    ]
+    found = by_hand(rows)
+    _, whole, losses, others = found.effects(found.outcomes[0])
+    assert whole.startswith("Over all rows, true positive rate fell by 1.0 points [−2.0, −0.5]")
+    assert losses.startswith("1 measurable loss in groups: true positive rate of sex = Male fell")
+    assert others == "Besides, 1 measurable gain and 1 measurable shift in groups, listed below."
 
 
 @pytest.mark.parametrize(

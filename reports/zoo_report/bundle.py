@@ -20,7 +20,7 @@ RESULT_FILES = {
     "explain": schema.ExplainResult,
     "fairness": schema.FairnessResult,
 }
-ARRAYS = ("row", "values", "base", "output", "names", "outputs", "display", "images", "dense",
+ARRAYS = ("method", "row", "values", "base", "output", "names", "outputs", "display", "images", "dense",
           "truth", "predicted")  # fmt: skip
 
 

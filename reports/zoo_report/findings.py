@@ -36,7 +36,11 @@ MAIN_METRICS = ("accuracy", "mae", "rmse")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One variant against base. Ratios are base over variant (above 1: the variant is better)."""
+    """One variant against base. Ratios are base over variant (above 1: the variant is better).
+
+    ``overall`` is the change of the main metric over all rows, ``elsewhere`` the measurable losses
+    in other metrics there; ``losses``, ``gains`` and ``shifts`` are measurable changes in groups.
+    """
 
     name: str
     smaller: float | None
@@ -46,6 +50,7 @@ class Outcome:
     gains: list[dict[str, Any]]
     shifts: list[dict[str, Any]]
     widened: list[dict[str, Any]]
+    elsewhere: list[dict[str, Any]]
     tested: int
     groups: int
     error: str | None
@@ -60,16 +65,23 @@ class Findings:
         self.names = list(bundle.variants)
         self.base = "base" if "base" in self.names else None
         self.deltas = list((bundle.audit or {}).get("deltas", []))
+        # A recipe that failed may have left no folder: the audit alone knows of it.
+        self.lost = {
+            str(row["variant"]): row
+            for row in (bundle.audit or {}).get("variants", [])
+            if row.get("error") and row.get("variant") not in self.names
+        }
         base_metrics = self.metrics("base")
         named = [name for name in MAIN_METRICS if name in base_metrics]
         self.main = next(iter([*named, *base_metrics, "accuracy"]))
-        self.outcomes = [self._outcome(name) for name in self.names if name != "base"]
+        self.outcomes = [self._outcome(n) for n in [*self.names, *self.lost] if n != "base"]
 
     # What was measured
 
     def document(self, name: str) -> dict[str, Any]:
-        """A variant's variant.json."""
-        return self.bundle.variants[name]["variant"] if name in self.bundle.variants else {}
+        """A variant's variant.json, or the audit's row of one that failed."""
+        found = self.bundle.variants.get(name)
+        return found["variant"] if found else self.lost.get(name, {})
 
     def evaluation(self, name: str, split: str = "test") -> dict[str, Any] | None:
         """The entry of metrics.json on a split."""
@@ -94,6 +106,16 @@ class Findings:
         ordered = sorted(found, key=lambda result: (not result.get("error"), result["created"]))
         return ordered[-1] if ordered else None
 
+    def explained(self, name: str) -> dict[str, Any] | None:
+        """The explanation whose values are in explain.npz; the newest where none is."""
+        arrays = self.bundle.variants.get(name, {}).get("arrays") or {}
+        own = (
+            self.latest(name, "explain", method=str(arrays["method"]))
+            if "method" in arrays
+            else None
+        )
+        return own or self.latest(name, "explain")
+
     def latency(self, name: str, which: str) -> float | None:
         """A percentile of SingleStream latency, ms."""
         found = self.latest(name, "benchmark", scenario="SingleStream") or {}
@@ -112,7 +134,9 @@ class Findings:
         overall = [r for r in rows if r.get("group") == ALL and r.get("metric") == self.main]
         return Outcome(
             name=name,
-            smaller=self._ratio(self.document("base").get("bytes"), self.document(name)["bytes"]),
+            smaller=self._ratio(
+                self.document("base").get("bytes"), self.document(name).get("bytes")
+            ),
             faster=self._ratio(self.latency("base", "p90"), self.latency(name, "p90")),
             overall=overall[0] if overall else None,
             losses=[row for row in changed if benefit(row) < 0],
@@ -122,6 +146,14 @@ class Findings:
                 row
                 for row in rows
                 if row.get("group") == GAP and known(row.get("ci_low")) and row["ci_low"] > 0
+            ],
+            elsewhere=[
+                row
+                for row in rows
+                if row.get("group") == ALL
+                and row.get("metric") != self.main
+                and measurable(row)
+                and benefit(row) < 0
             ],
             tested=sum(known(row.get("p_adjusted")) for row in grouped),
             groups=len({(row["attribute"], row["group"]) for row in grouped}),
@@ -208,13 +240,23 @@ class Findings:
         if outcome.overall is None:
             return [f"Its change in {sentence_label(self.main)} was not measured."]
         sentences = [self._overall(outcome.overall)]
-        sentences += [self._named("measurable loss", "measurable losses", outcome.losses)]
-        sentences += [self._named("measurable gain", "measurable gains", outcome.gains)]
-        sentences += [self._named("measurable shift", "measurable shifts", outcome.shifts)]
-        sentences += [f"{_gap(row)}." for row in outcome.widened[:NAMED_CHANGES]]
-        if not (outcome.losses or outcome.gains or outcome.shifts):
+        if outcome.elsewhere:
+            told = "; ".join(_moved(row) for row in outcome.elsewhere[:NAMED_CHANGES])
+            sentences.append(f"Over all rows, {told}.")
+        kinds = [
+            ("measurable loss", "measurable losses", outcome.losses),
+            ("measurable gain", "measurable gains", outcome.gains),
+            ("measurable shift", "measurable shifts", outcome.shifts),
+        ]
+        present = [kind for kind in kinds if kind[2]]
+        if not present:
             sentences.append(self._nothing(outcome))
-        return [sentence for sentence in sentences if sentence]
+        else:  # the worst kind there is in full, the others counted
+            sentences.append(self._named(*present[0]))
+            counts = [plural(len(rows), one, many) for one, many, rows in present[1:]]
+            if counts:
+                sentences.append(f"Besides, {listed(counts)} in groups, listed below.")
+        return sentences + [f"{_gap(row)}." for row in outcome.widened[:NAMED_CHANGES]]
 
     def _overall(self, row: dict[str, Any]) -> str:
         if row.get("flips") and not any(row["flips"].values()):
@@ -245,15 +287,8 @@ class Findings:
         return (self.bundle.audit or {}).get("noise_floor") or {}
 
     def _named(self, one: str, many: str, rows: list[dict[str, Any]]) -> str:
-        if not rows:
-            return ""
         strongest = sorted(rows, key=lambda row: -abs(row["delta"]))[:NAMED_CHANGES]
-        told = "; ".join(
-            f"{sentence_label(row['metric'])} of {row['attribute']} = {row['group']} "
-            f"{'rose' if row['delta'] > 0 else 'fell'} by {change(row, absolute=True)}, adjusted "
-            f"{probability(row['p_adjusted'])}"
-            for row in strongest
-        )
+        told = "; ".join(_moved(row) for row in strongest)
         more = f"; {len(rows) - len(strongest)} more below" if len(rows) > len(strongest) else ""
         return f"{capital(plural(len(rows), one, many))} in groups: {told}{more}."
 
@@ -352,6 +387,16 @@ def change(row: dict[str, Any], *, absolute: bool = False) -> str:
     around = interval(name, low, high, change=True)
     size = f" (n = {count(row['n'])})" if known(row.get("n")) else ""
     return f"{told}{unit(name, change=True)}{' ' + around if around else ''}{size}"
+
+
+def _moved(row: dict[str, Any]) -> str:
+    """``accuracy of sex = Female fell by 2.1 points [...] (n = 90), adjusted p = 0.002``."""
+    who = "" if row["group"] == ALL else f" of {row['attribute']} = {row['group']}"
+    verb = "rose" if row["delta"] > 0 else "fell"
+    return (
+        f"{sentence_label(row['metric'])}{who} {verb} by {change(row, absolute=True)}, adjusted "
+        f"{probability(row['p_adjusted'])}"
+    )
 
 
 def _gap(row: dict[str, Any]) -> str:

@@ -604,7 +604,7 @@ class View:
     # 4. Explanations
 
     def _explanations(self) -> dict[str, Any]:
-        results = {n: r for n in self.names if (r := self.found.latest(n, "explain")) is not None}
+        results = {n: r for n in self.names if (r := self.found.explained(n)) is not None}
         base = results.get("base") or next(iter(results.values()), None)
         shown = next((n for n, r in results.items() if r is base), None)
         return {
@@ -617,7 +617,7 @@ class View:
             "images": self._images(),
             "private": self.bundle.private
             and any(v.get("arrays") for v in self.bundle.variants.values()),
-            "table": self._explain_table(results),
+            "table": self._explain_table(),
             "drift": self._drift(),
             "missing": self._make("explain"),
             "audit_missing": None if self.bundle.audit else f"zoo audit {self.run['run']}",
@@ -711,18 +711,18 @@ class View:
         source = picture.png(picture.overlay(arrays["images"][k], arrays["dense"][k, ..., column]))
         return {"src": source, "predicted": clean(predicted), "variant": name}
 
-    def _explain_table(self, results: dict[str, Any]) -> Table | None:
+    def _explain_table(self) -> Table | None:
+        results = [(n, r) for n in self.names for r in self.bundle.variants[n]["explain"] or []]
         if not results:
             return None
-        columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max",
-                   "mean", "Distance from the artefact", "Samples/s"]  # fmt: skip
+        columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max", "Additivity error, mean", "Distance from the artefact", "Samples/s"]  # fmt: skip
         quality = list(
             dict.fromkeys(
-                q for r in results.values() for q, value in r["quality"].items() if known(value)
+                q for _, r in results for q, value in r["quality"].items() if known(value)
             )
         )
         rows = []
-        for name, result in results.items():
+        for name, result in results:
             error = result.get("error")
             why = error or "This method's values need not sum to the output"
             additivity = result["additivity_error"]
@@ -739,7 +739,13 @@ class View:
                         result.get("artifact_gap"), error or "It was not compared with the artefact"
                     ),
                     self._number(result["samples_per_second"], error),
-                    *(self._number(result["quality"].get(q), error) for q in quality),
+                    *(
+                        self._number(
+                            result["quality"].get(q),
+                            error or "This quality was not computed for this explanation",
+                        )
+                        for q in quality
+                    ),
                 ]
             )
         return Table(
@@ -933,7 +939,7 @@ class View:
         sections = {
             "Stale documents": [f"{path}: {why}" for path, why in self.bundle.stale.items()],
             "Failed": grouped(
-                [(n, str(e)) for n in names if (e := found.document(n).get("error"))]
+                [(n, str(e)) for n in [*names, *found.lost] if (e := found.document(n).get("error"))]
                 + [(n, f"{k}: {r['error']}") for k, rows in results.items() for n, r in rows
                    if r.get("error")]
             ),
@@ -986,7 +992,7 @@ class View:
         train.append(f"--seed {self.run['seed']} --name {run}")
         recipes = [
             str(document["recipe"])
-            for name in self.names
+            for name in [*self.names, *self.found.lost]
             if name != "base" and (document := self.found.document(name)).get("recipe")
         ]
         return [" ".join(train), " ".join(["zoo audit", run, *map(_quoted, recipes)])]
