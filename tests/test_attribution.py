@@ -522,6 +522,22 @@ def test_deletion_and_insertion_worked_by_hand():
     assert chance == pytest.approx(0.5, abs=0.02)  # standard error 0.125 / sqrt(600)
 
 
+def test_token_ids_are_replaced_by_the_most_frequent_one():
+    seen = []
+
+    def predict(rows):
+        seen.append(rows)
+        return rows[:, :1] == 7.0
+
+    background = np.array([[7, 2], [3, 2], [3, 9]], dtype=np.int32)
+    found = deletion_insertion(
+        predict=predict, x=np.array([[7, 5]], dtype=np.int32), background=background,
+        values=np.array([[1.0, 0.0]]), players=singles(2), targets=np.zeros(1, dtype=int),
+    )  # fmt: skip
+    assert found["deletion_auc"] == pytest.approx(0.25)
+    assert seen[0].tolist() == [[3, 2]]
+
+
 def test_quality_of_a_network(keras):
     model, x, background = mlp(keras), normal(12, 6), normal(10, 6)
     weights = model.get_weights()

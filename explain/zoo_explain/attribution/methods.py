@@ -47,17 +47,13 @@ def _too_many(model: Any, players: int) -> str | None:
     return f"2^{players} coalitions are too many (at most {blackbox.EXACT_PLAYERS} players)"
 
 
-def _closed(model: Any) -> str:
-    return whitebox.not_differentiable(model) or "the artefact has no gradients"
-
-
 def _why_gradient(model: Any, players: int) -> str:
     return f"{whitebox.not_deep(model)}; expected gradients"
 
 
 def _why_black_box(how: str) -> Callable[[Any, int], str]:
     def because(model: Any, players: int) -> str:
-        reason = "the artefact has no gradients" if model is None else _closed(model)
+        reason = _white(whitebox.not_differentiable)(model, players)
         return f"{reason}: {how.format(players=players)}"
 
     return because

@@ -45,7 +45,8 @@ def deletion_insertion(
 ) -> dict[str, float | None]:
     """Areas under the deletion and insertion curves (Petsiuk, Das & Saenko, BMVC 2018).
 
-    Deletion replaces a row's players by the background's mean, the most important first;
+    Deletion replaces a row's players by the background's mean (of token ids, the most frequent),
+    the most important first;
     insertion starts from the mean and puts them back in the same order. The curve is the
     explained output (logit or value) as a share of the way from its value at the mean (0) to its
     value at the row (1): shares of the rows' summed way, so that rows where the two coincide
@@ -59,7 +60,7 @@ def deletion_insertion(
     rng = np.random.default_rng(seed)
     owner = owners(players, int(np.prod(x.shape[1:])))
     every, count = np.arange(len(x)), len(players)
-    mean = background.mean(axis=0).astype(x.dtype)
+    mean = _centre(background)
     at_mean = evaluate(predict, mean[None])[0, targets]
     way = evaluate(predict, x)[every, targets] - at_mean
     if not np.abs(way).sum():
@@ -84,6 +85,14 @@ def deletion_insertion(
         "insertion_auc": auc(rank, remove=False),
         "random_auc": auc(chance, remove=True),
     }
+
+
+def _centre(background: np.ndarray) -> np.ndarray:
+    from scipy.stats import mode
+
+    if np.issubdtype(background.dtype, np.integer):  # a mean of token ids is no token
+        return mode(background, axis=0).mode
+    return background.mean(axis=0).astype(background.dtype)
 
 
 @contextmanager
