@@ -147,8 +147,7 @@ def critical(
         drawn = np.fmax(drawn, _largest(deviation, estimate.errors, pairs))
         # the bootstrap of a share at 0 or 1 does not move; its limit, with the smoothed error, does
         normal = rng.normal(size=(GAUSSIAN_DRAWS, len(estimate.value))) * estimate.error
-        errors = np.broadcast_to(estimate.error, normal.shape)
-        limit = np.fmax(limit, _largest(normal, errors, pairs))
+        limit = np.fmax(limit, _largest(normal, estimate.error[None], pairs))
     one = NormalDist().inv_cdf((1 + confidence) / 2)
     return max(_quantile(drawn, confidence), _quantile(limit, confidence), one)
 
@@ -195,8 +194,13 @@ def ratios(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
 def largest_difference(
     estimates: Sequence[Estimate], confidence: float, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of the largest difference between any two groups, over all estimates."""
+    """Interval of the largest difference between any two groups, over all estimates.
+
+    Here and below NaN where there are too few rows for a critical value.
+    """
     c = critical(estimates, confidence, pairs=True, seed=seed)
+    if not np.isfinite(c):
+        return np.nan, np.nan
     bands = [differences(estimate, c) for estimate in estimates]
     return max(0.0, max(low.max() for _, low, _ in bands)), max(high.max() for *_, high in bands)
 
@@ -216,7 +220,10 @@ def smallest_ratio(
 
 def extreme(estimate: Estimate, confidence: float, sign: int, seed: int = 0) -> tuple[float, float]:
     """Interval of the smallest (``sign`` +1: higher is better) or largest (-1) group's value."""
-    low, high = estimate.band(critical([estimate], confidence, pairs=False, seed=seed))
+    c = critical([estimate], confidence, pairs=False, seed=seed)
+    if not np.isfinite(c):
+        return np.nan, np.nan
+    low, high = estimate.band(c)
     return (low.min(), high.min()) if sign > 0 else (low.max(), high.max())
 
 
@@ -235,22 +242,25 @@ def gap_change(
     read off each band at a tenth of the error, the contrasts get the rest (Berger & Boos, JASA
     89(427), 1994).
     """
-    nuisance = 1 - (1 - confidence) / 10
-    c = critical(changes, 1 - 0.8 * (1 - confidence), pairs=True, seed=seed)
-    bands = [differences(estimate, c) for estimate in changes]
+    nuisance, rest = 1 - 0.1 * (1 - confidence), 1 - 0.8 * (1 - confidence)
+    levels = ((base, nuisance), (other, nuisance), (changes, rest))
+    values = [critical(estimates, level, pairs=True, seed=seed) for estimates, level in levels]
+    if not np.isfinite(values).all():
+        return np.nan, np.nan
+    bands = [differences(estimate, values[2]) for estimate in changes]
 
-    def candidates(estimates: Sequence[Estimate]) -> list[Array]:
-        c = critical(estimates, nuisance, pairs=True, seed=seed)
+    def candidates(estimates: Sequence[Estimate], c: float) -> list[Array]:
         found = [differences(estimate, c) for estimate in estimates]
         least = max(low.max() for _, low, _ in found)
         distinct = [~np.eye(len(estimate.value), dtype=bool) for estimate in estimates]
         return [(high >= least) & off for (*_, high), off in zip(found, distinct, strict=True)]
 
     low = min(
-        band[1][may].min(initial=np.inf) for band, may in zip(bands, candidates(base), strict=True)
+        band[1][may].min(initial=np.inf)
+        for band, may in zip(bands, candidates(base, values[0]), strict=True)
     )
     high = max(
         band[2][may].max(initial=-np.inf)
-        for band, may in zip(bands, candidates(other), strict=True)
+        for band, may in zip(bands, candidates(other, values[1]), strict=True)
     )
     return low, high
