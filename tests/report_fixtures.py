@@ -214,13 +214,13 @@ def explanation(name: str, task: str, seed: int) -> tuple[dict[str, Any], dict[s
     rng = np.random.default_rng(seed)
     if task == "multiclass":
         names = [f"r{r}c{c}" for r in range(7) for c in range(7)]
-        outputs = [str(k) for k in range(10)]
+        outputs = ["predicted class"]
         images = np.zeros((4, 28, 28, 1), np.uint8)
         y, x = np.mgrid[:28, :28]
         for k in range(4):
             ring = np.abs(np.hypot(y - 14, x - 14 - k) - 8)
             images[k, :, :, 0] = np.clip(255 - 90 * ring, 0, 255)
-        dense = rng.normal(0, 1, (4, 28, 28, 10)).astype(np.float32) * (images / 255.0)
+        dense = rng.normal(0, 1, (4, 28, 28, 1, 1)) * (images[..., None] / 255.0)
         extra = {"images": images, "dense": dense.astype(np.float32),
                  "truth": np.array(["0", "0", "0", "6"]), "predicted": np.array(["0", "0", "0", "0"])}  # fmt: skip
     else:

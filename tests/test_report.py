@@ -19,7 +19,7 @@ from zoo_report import Bundle, read_bundle, render, svg
 from zoo_report.findings import Findings
 from zoo_report.render import escape_markdown
 from zoo_report.text import METRICS as TEXTS
-from zoo_report.text import clean, fixed, interval, measure, plain, probability
+from zoo_report.text import clean, fixed, interval, measure, plain, probability, times
 from zoo_report.view import View
 
 from zoo import schema
@@ -585,6 +585,10 @@ def test_metric_texts_agree_with_the_metrics():
         (interval("accuracy", -0.0031, 0.0012, change=True), "[−0.31, +0.12]"),
         (interval("accuracy", None, 0.5), ""),
         (probability(0.0004), "p < 0.001"),
+        (times(3.68, "smaller", "larger", "same"), ("3.7", "smaller")),
+        (times(0.052, "faster", "slower", "same"), ("19", "slower")),
+        (times(0.98, "faster", "slower", "same"), ("", "same")),
+        (times(None, "faster", "slower", "same"), ("", "")),
         (clean("a\u202eb\nc"), "a[U+202E]b c"),
     ],
 )

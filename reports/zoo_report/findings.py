@@ -22,8 +22,8 @@ from zoo_report.text import (
     metric_text,
     plural,
     probability,
-    ratio,
     sentence_label,
+    times,
     unit,
 )
 
@@ -408,11 +408,8 @@ def _value(name: str, value: float) -> str:
 
 
 def _times(factor: float | None, better: str, worse: str, same: str) -> str:
-    if factor is None:
-        return ""
-    if 0.95 < factor < 1.05:
-        return same
-    return f"{ratio(factor)} times {better}" if factor > 1 else f"{ratio(1 / factor)} times {worse}"
+    number, word = times(factor, better, worse, same)
+    return f"{number} times {word}" if number else word
 
 
 def grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:

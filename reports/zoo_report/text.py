@@ -161,8 +161,17 @@ def probability(p: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """A factor in a sentence: ``3.7``, ``12``."""
-    return fixed(value, 0 if value >= 10 else 1 if value >= 1.095 or value < 0.9 else 2)
+    """A factor of at least 1 in a sentence: ``1.05``, ``3.7``, ``12``."""
+    return fixed(value, 0 if value >= 9.95 else 1 if value >= 1.095 else 2)
+
+
+def times(factor: float | None, better: str, worse: str, same: str) -> tuple[str, str]:
+    """How many times, and which way: (``3.7``, ``smaller``); within 5 % (``""``, ``same``)."""
+    if factor is None:
+        return "", ""
+    if 0.95 < factor < 1.05:
+        return "", same
+    return (ratio(factor), better) if factor > 1 else (ratio(1 / factor), worse)
 
 
 def count(value: Any) -> str:

@@ -40,7 +40,7 @@ from zoo_report.text import (
     metric_text,
     plain,
     plural,
-    ratio,
+    times,
     unit,
 )
 
@@ -51,6 +51,8 @@ TOP_FEATURES, BEES = 12, 150  # bars and rows of a beeswarm; points in one of it
 NOTABLE = 12  # changes shown before the full list
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
           "October", "November", "December")  # fmt: skip
+SIZE = ("smaller", "larger", "same size")  # what a ratio of base to a variant says
+SPEED = ("faster", "slower", "as fast")
 PATCH = re.compile(r"r(\d+)c(\d+)")
 DOCUMENTS = {  # what each section needs, and the command that makes it
     "metrics": "zoo eval",
@@ -160,9 +162,6 @@ class View:
             tone=tone,
         )
 
-    def _times(self, factor: float | None) -> str:
-        return f"{ratio(factor)}×" if factor else ""
-
     def _lacking(self, kind: str) -> list[str]:
         return [name for name in self.names if not self.bundle.variants[name].get(kind)]
 
@@ -243,13 +242,13 @@ class View:
         return [
             {
                 "label": "Size",
-                "value": self._times(best.smaller),
-                "small": f"smaller: {self._bytes(best.name)}",
+                "value": _versus(best.smaller, *SIZE),
+                "small": self._bytes(best.name),
             },
             {
-                "label": "Speed at p90",
-                "value": self._times(best.faster) or NONE,
-                "small": f"as fast: {plain(latency)} ms" if latency else "latency was not measured",
+                "label": "Latency at p90",
+                "value": _versus(best.faster, *SPEED) or NONE,
+                "small": f"{plain(latency)} ms" if latency else "it was not measured",
             },
             {
                 "label": f"{label} change",
@@ -359,9 +358,9 @@ class View:
             size = self._number(document.get("bytes"), error, lambda v: plain(v / divisor))
             p90 = self._number(self.found.latency(name, "p90"), missing)
             if outcome and outcome.smaller:
-                size = Cell(size.text, f"{self._times(outcome.smaller)} smaller")
+                size = Cell(size.text, _versus(outcome.smaller, *SIZE))
             if outcome and outcome.faster:
-                p90 = Cell(p90.text, f"{self._times(outcome.faster)} as fast")
+                p90 = Cell(p90.text, _versus(outcome.faster, *SPEED))
             no_offline = error or offline.get("error") or (None if offline else command)
             rows.append(
                 [
@@ -707,8 +706,11 @@ class View:
         predicted = str(arrays["predicted"][k]) if "predicted" in arrays else ""
         outputs = [str(item) for item in arrays.get("outputs", [])]
         column = outputs.index(predicted) if predicted in outputs else 0
-        column = min(column, arrays["dense"].shape[-1] - 1)
-        source = picture.png(picture.overlay(arrays["images"][k], arrays["dense"][k, ..., column]))
+        dense = arrays["dense"][k]  # (h, w, outputs), or (h, w, channels, outputs)
+        if dense.ndim == 4:  # what a pixel did is what its channels did together
+            dense = dense.sum(axis=2)
+        column = min(column, dense.shape[-1] - 1)
+        source = picture.png(picture.overlay(arrays["images"][k], dense[..., column]))
         return {"src": source, "predicted": clean(predicted), "variant": name}
 
     def _explain_table(self) -> Table | None:
@@ -1048,6 +1050,12 @@ def _date(stamp: str) -> str:
     except ValueError:
         return stamp
     return f"{moment.day} {MONTHS[moment.month - 1]} {moment:%Y, %H:%M} UTC"
+
+
+def _versus(factor: float | None, better: str, worse: str, same: str) -> str:
+    """``3.7× smaller``, or what is said of two alike."""
+    number, word = times(factor, better, worse, same)
+    return f"{number}× {word}" if number else word
 
 
 def _word(value: Any) -> str:
