@@ -962,7 +962,7 @@ class View:
             "Left out on request": [
                 "Row values, texts and pictures (--no-exemplars); aggregates only are shown."
             ] if self.bundle.private else [],
-            "Always": [
+            "In general": [
                 "Measured on one test split of this data set; other data may behave otherwise. "
                 "Latency, throughput and memory are single runs on one machine, without intervals.",
                 "Disparities are measured, on the groups and metrics listed; their absence here is "
