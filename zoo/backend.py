@@ -42,6 +42,9 @@ def _quiet_import() -> tuple[Any, Any]:
 
 
 tf, keras = _quiet_import()
+# ``tf.keras`` is decided at its first use, and TF-MOT, once imported, would make that tf_keras. SHAP
+# looks at it, so it is decided here.
+assert tf.keras.Model is keras.Model, "tf.keras must be Keras 3: unset TF_USE_LEGACY_KERAS"
 
 
 def set_threads(cpus: int | None) -> None:

@@ -714,7 +714,7 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 
 @cli.command()
-@click.argument("target", metavar="RUN|MODEL")
+@click.argument("subject", metavar="RUN|MODEL")
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @_training
 @click.option("--gate", "gates", multiple=True, help="NAME<=VALUE; exit 3 when one fails.")
@@ -727,7 +727,7 @@ def _interval(value: Mapping[str, Any]) -> str:
 @_runs
 @_shared
 def audit(
-    target: str, recipes: tuple[str, ...], data_name: str | None, fields: dict[str, Any],
+    subject: str, recipes: tuple[str, ...], data_name: str | None, fields: dict[str, Any],
     training: dict[str, Any], gates: tuple[str, ...], seconds: float, no_exemplars: bool,
     min_cell: int, root: Path,
 ) -> None:  # fmt: skip
@@ -740,11 +740,11 @@ def audit(
     parse_gates(gates)
 
     def work() -> Any:
-        text = target
-        if target in models().specs and not (root / target / "run.json").exists():
+        text = subject
+        if subject in models().specs and not (root / subject / "run.json").exists():
             _check_recipes(recipes)
-            request = _request(target, data_name, fields)
-            text = api.train(target, request=request, root=root, progress=progress, **training)[
+            request = _request(subject, data_name, fields)
+            text = api.train(subject, request=request, root=root, progress=progress, **training)[
                 "run"
             ]
         return api.audit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,19 @@ ARTIFACT = "model.tflite"
 PARITY_SAMPLES = 256
 
 
+#: A smaller kernel is left alone by pruning: it saves no space worth having, and the first and the
+#: last layer, which are often that small, cost the most accuracy a weight.
+SMALLEST_KERNEL = 1024
+
+
 def kernels(model: Any) -> list[tuple[Any, Any]]:
-    """The layers with a kernel that can be pruned, each with that Keras variable."""
+    """The layers with a kernel worth pruning, each with that Keras variable."""
     from zoo.backend import keras
 
     kinds = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D,
              keras.layers.Conv2D, keras.layers.Conv3D)  # fmt: skip
-    return [(layer, layer.kernel) for layer in model.layers if isinstance(layer, kinds)]
+    found = [(layer, layer.kernel) for layer in model.layers if isinstance(layer, kinds)]
+    return [(la, k) for la, k in found if math.prod(k.shape) >= SMALLEST_KERNEL] or found
 
 
 def sparsity(model: Any) -> dict[str, Any]:

@@ -87,8 +87,13 @@ class Pruner:
             block_size=(1, 1),
             block_pooling_type="AVG",
         )
-        self._update = tf.function(self._engine.conditional_mask_update)
-        self._apply = tf.function(self._engine.weight_mask_op)
+
+        @tf.function
+        def renew() -> None:  # the engine's own operations, masks first
+            self._engine.conditional_mask_update()
+            self._engine.weight_mask_op()
+
+        self._renew = renew
         self._turn = -1
 
     def renew(self, step: int) -> None:
@@ -104,8 +109,7 @@ class Pruner:
 
     def _set(self, step: int) -> None:
         self._step.assign(step)
-        self._update()
-        self._apply()
+        self._renew()
 
     def release(self) -> None:
         """Take the constraints off again; the zeros stay."""
