@@ -594,11 +594,10 @@ def benchmark(
     threads: int, output: Path | None, root: Path,
 ) -> None:  # fmt: skip
     """Measure artefacts with MLPerf LoadGen. Without arguments: train and measure a quick suite."""
-    from zoo_bench.suite import suite_names
-    from zoo_bench.table import markdown
-
     from zoo import api
     from zoo.registry import models
+    from zoo_bench.suite import suite_names
+    from zoo_bench.table import markdown
 
     documents = []
     for name in names or ("quick",):

@@ -62,7 +62,7 @@ def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None)
     )
 
 
-class Interrupted(ZooError):
+class Interrupted(ZooError):  # noqa: N818 - what happened is no error
     """A signal ended the work early; the exit code is the shell's for that signal."""
 
     def __init__(self, signal_number: int, message: str, hint: str | None = None) -> None:

@@ -68,6 +68,7 @@ def to_litert(model: Any, format: str = "float32", samples: np.ndarray | None = 
     Returns the ``.tflite`` file's content, with the signature ``serving_default`` of batch 1.
     """
     from zoo.backend import tf
+    from zoo.quiet import quiet
 
     row = FORMATS[format]
     if row.calibrated and (samples is None or not len(samples)):
@@ -83,14 +84,16 @@ def to_litert(model: Any, format: str = "float32", samples: np.ndarray | None = 
 
     module.serve = serve
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+        with quiet():
+            tf.saved_model.save(module, folder, signatures={"serving_default": serve})
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )
         row.configure(converter, tf)
-        if row.calibrated:
+        if row.calibrated and samples is not None:
             chosen = samples[:CALIBRATION_SAMPLES]
             converter.representative_dataset = lambda: (
                 ("serving_default", {name: sample[None]}) for sample in chosen
             )
-        return converter.convert()
+        with quiet():
+            return converter.convert()

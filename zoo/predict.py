@@ -24,9 +24,12 @@ class Artifact:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
+        from zoo.quiet import quiet
+
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with quiet():  # it announces its delegate
+                self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError, OSError) as error:
             raise ZooError(
                 f"{path} could not be loaded as a LiteRT model.",

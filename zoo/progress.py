@@ -61,3 +61,6 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+QUIET = Progress(quiet=True)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 BASE = "base"
+#: Where runs live unless told otherwise.
+RUNS = Path("runs")
 
 
 def now() -> str:
@@ -187,6 +189,18 @@ class Variant:
             for path in paths
         ]
 
+    def bound(self, *paths: Path) -> dict[str, Any]:
+        """What every stored result carries: schema version, inputs, environment, time."""
+        from zoo.environment import versions
+        from zoo.schema import SCHEMA_VERSION
+
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "inputs": self.inputs(*paths),
+            "environment": versions(),
+            "created": now(),
+        }
+
     def results(self, file: str) -> list[dict[str, Any]]:
         """The results held in a document such as ``benchmark.json``; none if there is no file."""
         from zoo.schema import ResultList, load
@@ -283,9 +297,10 @@ class Run:
         return [rows[epoch] for epoch in sorted(rows)]
 
     def variants(self) -> list[str]:
-        """Names of the variants there are, ``base`` first."""
-        names = [item.parent.name for item in self.path.glob("*/variant.json")]
-        return sorted((n for n in names if not n.startswith(".")), key=lambda n: (n != BASE, n))
+        """Names of the variants there are: ``base``, then the others in the order they were made."""
+        found = [item for item in self.path.glob("*/variant.json") if item.parent.name[0] != "."]
+        found.sort(key=lambda item: (item.parent.name != BASE, item.stat().st_mtime_ns, item))
+        return [item.parent.name for item in found]
 
     def variant(self, name: str) -> Variant:
         """A variant by name. Raises :class:`ZooError` when it does not exist."""

@@ -37,8 +37,8 @@ class Task:
     fairness: tuple[str, ...]
     fairness_positive: tuple[str, ...]
     outputs: Callable[[int], int]
-    decode: Callable[[Array], tuple[Array, Array | None]]
-    sample_score: Callable[[Array, Array, Array | None], Array]
+    decode: Callable[[Array], tuple[Array, Any]]
+    sample_score: Callable[[Array, Array, Any], Array]
     score_unit: str
     space: str
     classes: bool

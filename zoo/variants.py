@@ -92,7 +92,7 @@ def ship(
         content: the ``.tflite`` file.
         own_weights: whether the variant keeps Keras weights of its own (base and retrained ones).
     """
-    from zoo.backend import versions
+    from zoo.environment import versions
     from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
 
     data = session.data
@@ -104,7 +104,7 @@ def ship(
         rows = data.parts["test"]
         said = to_predictions(artifact(session.encoded(rows)), session.plan, data, "test", rows)
         write_arrays(folder / "predictions.npz", said.arrays())
-        bound = {
+        bound: dict[str, Any] = {
             "inputs": [{"path": f"{name}/{ARTIFACT}", "sha256": sha256_file(folder / ARTIFACT)}],
             "environment": versions(),
             "created": now(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def load_table(request: Request) -> tuple[str, Table]:
     if request.data in registry.specs:
         return request.data, registry.get(request.data).load(request)
     if looks_like_path(request.data):
-        return load_own(request)
+        return Path(request.data).name, load_own(request)
     raise unknown(
         "data set",
         request.data,
@@ -278,7 +279,7 @@ def encode_labels(table: Table, task: str) -> tuple[np.ndarray, tuple[str, ...]]
         raise ZooError(
             f"The target {table.target!r} is missing in {missing:,} of {len(labels):,} rows.",
             expected="a label in every row",
-            received=f"{missing:,} empty cells, the first in data row {int(labels.isna().idxmax()) + 1}",
+            received=f"{missing:,} empty cells, the first in data row {labels.isna().to_numpy().argmax() + 1}",
             hint="Drop or fill these rows: a model can't learn from a missing answer.",
             kind="missing_labels",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -63,12 +63,13 @@ class TrainOptions:
             )
         from zoo.train.augment import AUGMENTATIONS
 
-        for what, name, table in (
+        choices: list[tuple[str, str, Collection[str]]] = [
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("keep", self.keep, ("best", "last")),
             *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
-        ):
+        ]
+        for what, name, table in choices:
             if name not in table:
                 raise unknown(what, name, table)
 
@@ -124,12 +125,12 @@ def coerce(name: str, text: Any, like: Any) -> Any:
             return tuple(kind(item) for item in items)
         return str(text)
     except (KeyError, TypeError, ValueError) as error:
-        kind = type(like).__name__
+        expected = type(like).__name__
         if isinstance(like, (tuple, list)):
-            kind = f"{type(like[0]).__name__ if like else 'text'} values separated by commas"
+            expected = f"{type(like[0]).__name__ if like else 'text'} values separated by commas"
         raise ZooError(
             f"--set {name}={text} has a value of the wrong type.",
-            expected=f"{kind}, such as {like}",
+            expected=f"{expected}, such as {like}",
             received=repr(text),
         ) from error
 

@@ -174,7 +174,8 @@ def structure(model: Any) -> str:
 
 def run_document(session: Session, name: str, model: Any) -> dict[str, Any]:
     """``run.json`` at the start of a training."""
-    from zoo.backend import device, versions
+    from zoo.backend import device
+    from zoo.environment import versions
     from zoo.schema import RunDocument
 
     spec = {**session.spec.document(), "structure": structure(model)}

@@ -1,0 +1,36 @@
+"""The Python twin of every command: arguments in, the documents of ``--json`` out.
+
+The only package that knows all components. Imports inside functions are lazy: what a call does not
+need is not loaded.
+"""
+
+from zoo.api.auditing import DEFAULT_RECIPES, audit, fairness, report
+from zoo.api.benchmarking import benchmark, benchmark_model, benchmark_suite
+from zoo.api.catalogue import data_info, doctor, info, list_data, list_models, runs
+from zoo.api.compressing import compress
+from zoo.api.explaining import explain
+from zoo.api.reading import compare, evaluate, predict
+from zoo.api.training import resume, train
+
+__all__ = [
+    "DEFAULT_RECIPES",
+    "audit",
+    "benchmark",
+    "benchmark_model",
+    "benchmark_suite",
+    "compare",
+    "compress",
+    "data_info",
+    "doctor",
+    "evaluate",
+    "explain",
+    "fairness",
+    "info",
+    "list_data",
+    "list_models",
+    "predict",
+    "report",
+    "resume",
+    "runs",
+    "train",
+]

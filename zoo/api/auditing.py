@@ -1,0 +1,235 @@
+"""Fairness, the audit of all variants against base, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.api.benchmarking import benchmark_all
+from zoo.api.compressing import compress_all
+from zoo.api.explaining import EXPLAIN_BACKGROUND, EXPLAIN_SAMPLES, explain_one, players_of
+from zoo.errors import ZooError
+from zoo.progress import QUIET, Progress
+from zoo.run import BASE, RUNS, Run, Variant, find_run, list_runs, now, write_atomic
+
+if TYPE_CHECKING:
+    from zoo.train.session import Session
+
+DEFAULT_RECIPES = ("float16", "dynamic", "int8", "prune:0.8", "prune:0.8+int8")
+#: Rows of the black-box explanations that drift compares: each costs thousands of predictions.
+DRIFT_SAMPLES = {"tabular": 40, "image": 12}
+DRIFT_BACKGROUND = 20
+
+
+def fairness(
+    text: str,
+    *,
+    variant: str = BASE,
+    split: str = "test",
+    attributes: Sequence[str] | None = None,
+    resamples: int = 1000,
+    min_cell: int = 10,
+    root: Path = RUNS,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Metrics by group with intervals, and disparities, of variants."""
+    run = find_run(text, root)
+    results = []
+    for item in run.select(variant):
+        progress.say(f"{item.name}: metrics by group")
+        results.append(_fairness(run, item, split, attributes, resamples, min_cell))
+    return {"run": str(run.path), "results": results}
+
+
+def _fairness(
+    run: Run,
+    variant: Variant,
+    split: str,
+    attributes: Sequence[str] | None,
+    resamples: int,
+    min_cell: int,
+) -> dict[str, Any]:
+    from zoo.run import predictions_file
+    from zoo.schema import FairnessResult
+    from zoo_explain.fairness import audit as judge
+
+    data = run.document()["data"]
+    try:
+        said = variant.predictions(split)
+    except ZooError:
+        from zoo.train.session import reopen
+        from zoo.variants import predict_split
+
+        said = predict_split(reopen(run), variant, split)
+    found = judge(
+        said,
+        task=data["task"],
+        positive=data["positive"],
+        attributes=None if not attributes else list(attributes),
+        resamples=resamples,
+        min_cell=min_cell,
+        label_groups=tuple(data["label_groups"]),
+    )
+    bound = variant.bound(variant.artifact, variant.path / predictions_file(split))
+    result = FairnessResult(
+        **{**found, **bound, "variant": variant.name, "artifact": variant.artifact.name}
+    ).model_dump(mode="json")
+    variant.upsert("fairness.json", [result], key=("split",))
+    return result
+
+
+def audit(
+    text: str,
+    recipes: Sequence[str] = DEFAULT_RECIPES,
+    *,
+    gates: Sequence[str] = (),
+    seconds: float = 1.5,
+    private: bool = False,
+    min_cell: int = 10,
+    root: Path = RUNS,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Compress, benchmark, explain and judge a run's variants, compare them, write the report."""
+    from zoo.compress.recipe import parse
+    from zoo.gates import judge, parse_gates
+    from zoo.schema import AuditDocument, Input, dump
+    from zoo.train.session import reopen
+
+    run = find_run(text, root)
+    run.variant(BASE)
+    for recipe in recipes:
+        parse(recipe)
+    wanted = parse_gates(gates)
+    session = reopen(run)
+    failed = [row for row in compress_all(session, run, recipes, BASE, progress) if row["error"]]
+    chosen = run.select("all")
+    measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)
+    for item in chosen:
+        progress.say(f"{item.name}: metrics by group")
+        _fairness(run, item, "test", None, 1000, min_cell)
+    drift = _drift(session, run, chosen, progress)
+    deltas = _deltas(run, chosen, min_cell)
+    rows = [_audit_row(item, measured) for item in chosen] + failed
+    judged = judge(wanted, rows, deltas, drift)
+    document = AuditDocument(
+        run=str(run.path),
+        report=str(run.path / "report.html"),
+        variants=rows,
+        deltas=deltas,
+        noise_floor=_noise_floor(run),
+        drift=drift,
+        gates=judged,
+        passed=all(gate["passed"] for gate in judged),
+        inputs=[
+            Input(**entry)
+            for item in chosen
+            for entry in item.inputs(item.artifact, item.path / "predictions.npz")
+        ],
+        environment=chosen[0].bound()["environment"],
+        created=now(),
+    ).model_dump(mode="json")
+    write_atomic(run.path / "audit.json", dump(document))
+    report(str(run.path), private=private, root=root)
+    return document
+
+
+def _audit_row(variant: Variant, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = ("variant", "recipe", "kind", "artifact", "bytes", "bytes_gzip", "sparsity", "metrics",
+             "parity", "error")  # fmt: skip
+    document = variant.document()
+    row = {name: document[name] for name in names}
+    for result in measured:
+        if result["variant"] == variant.name and result["scenario"] == "SingleStream":
+            row |= {"latency_ms": result["latency_ms"], "load_ms": result["load_ms"],
+                    "peak_memory_mb": result["peak_memory_mb"]}  # fmt: skip
+        if result["variant"] == variant.name and result["scenario"] == "Offline":
+            row["throughput"] = result["throughput"]
+    return row
+
+
+def _drift(
+    session: Session, run: Run, chosen: Sequence[Variant], progress: Progress
+) -> list[dict[str, Any]]:
+    """Explain base as the router says, then every variant as a black box on the same rows."""
+    import numpy as np
+
+    from zoo_explain.attribution import route
+    from zoo_explain.drift import drift
+
+    base = run.variant(BASE)
+    progress.say("base: explaining")
+    explain_one(session, base, None, EXPLAIN_SAMPLES, EXPLAIN_BACKGROUND, "test")
+    black, _ = route(None, len(players_of(session.plan)))
+    arrays: dict[str, dict[str, Any]] = {}
+    targets = None
+    for item in chosen:
+        progress.say(f"{item.name}: explaining the artefact as a black box")
+        result = explain_one(
+            session, item, black, DRIFT_SAMPLES[session.data.kind], DRIFT_BACKGROUND, "test",
+            quality=item.name != BASE, targets=targets,
+        )  # fmt: skip
+        own = item.path / f"explain-{result['method']}.npz"
+        path = own if own.exists() else item.path / "explain.npz"
+        with np.load(path, allow_pickle=False) as stored:
+            arrays[item.name] = {name: stored[name] for name in stored.files}
+        if item.name == BASE:
+            targets = arrays[BASE]["targets"]
+    return [
+        {"variant": name, **drift(arrays[BASE], found)}
+        for name, found in arrays.items()
+        if name != BASE
+    ]
+
+
+def _deltas(run: Run, chosen: Sequence[Variant], min_cell: int) -> list[dict[str, Any]]:
+    """Each variant against base, paired; Holm's adjustment over all variants together."""
+    from zoo_explain.fairness import adjust_holm
+    from zoo_explain.fairness import compare as paired
+
+    data = run.document()["data"]
+    base = run.variant(BASE).predictions()
+    rows: list[dict[str, Any]] = []
+    for item in chosen:
+        if item.name != BASE:
+            rows += paired(
+                base,
+                item.predictions(),
+                task=data["task"],
+                variant=item.name,
+                positive=data["positive"],
+                min_cell=min_cell,
+                label_groups=tuple(data["label_groups"]),
+            )
+    tested = [row for row in rows if row["p"] is not None]
+    for row, adjusted in zip(tested, adjust_holm([row["p"] for row in tested]), strict=True):
+        row["p_adjusted"] = adjusted
+    return rows
+
+
+def _noise_floor(run: Run) -> dict[str, Any]:
+    """What retraining with another seed does, from the sibling runs there are."""
+    from zoo_explain.fairness import noise_floor
+
+    experiment = run.document()["experiment"]
+    values: dict[str, list[float]] = {}
+    for sibling in list_runs(run.path.parent):
+        document = sibling.document()
+        if document["experiment"] == experiment and document["status"] == "done":
+            for name, value in document["result"]["metrics"].items():
+                values.setdefault(name, []).append(value)
+    return noise_floor(values)
+
+
+def report(
+    text: str, *, private: bool = False, root: Path = RUNS, progress: Progress = QUIET
+) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.md`` from the run's documents."""
+    from zoo_report import read_bundle, render
+
+    run = find_run(text, root)
+    made = render(read_bundle(run.path, private=private))
+    html, markdown = run.path / "report.html", run.path / "report.md"
+    write_atomic(html, made.html)
+    write_atomic(markdown, made.markdown)
+    return {"run": str(run.path), "html": str(html), "markdown": str(markdown)}

@@ -1,0 +1,126 @@
+"""Measuring artefacts with LoadGen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.api.catalogue import runs
+from zoo.api.compressing import compress
+from zoo.api.training import train
+from zoo.progress import QUIET, Progress
+from zoo.run import BASE, RUNS, Run, Variant, find_run
+
+if TYPE_CHECKING:
+    from zoo.train.session import Session
+
+
+def benchmark(
+    text: str,
+    *,
+    variant: str = BASE,
+    scenarios: Sequence[str] | None = None,
+    seconds: float = 3.0,
+    threads: int = 1,
+    root: Path = RUNS,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """LoadGen on the artefacts of a run's variants, each in a process of its own."""
+    from zoo.train.session import reopen
+
+    run = find_run(text, root)
+    chosen = run.select(variant)
+    session = reopen(run)
+    rows = benchmark_all(session, run, chosen, scenarios, seconds, threads, progress)
+    return {"run": str(run.path), "results": rows}
+
+
+def benchmark_all(
+    session: Session,
+    run: Run,
+    chosen: Sequence[Variant],
+    scenarios: Sequence[str] | None,
+    seconds: float,
+    threads: int,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    from zoo.predict import Artifact
+    from zoo.schema import BenchmarkResult
+    from zoo_bench.loadgen import SCENARIOS
+    from zoo_bench.measure import measure
+
+    samples = session.encoded(session.data.parts["test"][:1024])
+    rows = []
+    for item in chosen:
+        progress.say(f"{item.name}: LoadGen")
+        document = item.document()
+        measured = measure(
+            item.artifact,
+            {Artifact(item.artifact).input_name: samples},
+            scenarios=scenarios or SCENARIOS,
+            seconds=seconds,
+            threads=threads,
+            log_dir=item.path / "loadgen",
+        )
+        results = [
+            BenchmarkResult(
+                **{
+                    **row,
+                    **item.bound(item.artifact),
+                    "run": str(run.path),
+                    "model": session.spec.name,
+                    "variant": item.name,
+                    "metrics": document["metrics"],
+                }
+            ).model_dump(mode="json")
+            for row in measured
+        ]
+        item.upsert("benchmark.json", results, key=("runtime", "scenario", "threads"))
+        rows += results
+    return rows
+
+
+def benchmark_suite(
+    name: str, *, root: Path = RUNS, seconds: float | None = None, progress: Progress = QUIET
+) -> dict[str, Any]:
+    """Train and measure the entries of a suite; a fresh run for each."""
+    from zoo_bench.suite import load_suite
+
+    suite = load_suite(name)
+    results = []
+    for entry in suite.entries:
+        trained = train(entry.model, settings=entry.set, root=root, progress=progress)
+        run = Run(Path(trained["run"]))
+        recipes = [variant for variant in entry.variants if variant != BASE]
+        made = compress(str(run.path), recipes, progress=progress)["results"] if recipes else []
+        failed = [row for row in made if row["error"]]
+        measured = benchmark(
+            str(run.path), variant="all", seconds=seconds or entry.seconds, progress=progress
+        )
+        results += measured["results"] + [
+            {"run": str(run.path), "model": entry.model, **_unmeasured(row)} for row in failed
+        ]
+    return {"run": None, "suite": suite.name, "results": results}
+
+
+def _unmeasured(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"variant": row["variant"], "runtime": "litert", "scenario": "SingleStream", "batch": 1,
+            "threads": 1, "valid": False, "reason": "not made", "error": row["error"]}  # fmt: skip
+
+
+def benchmark_model(
+    name: str, *, root: Path = RUNS, seconds: float = 3.0, threads: int = 1,
+    scenarios: Sequence[str] | None = None, progress: Progress = QUIET,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure the newest finished run of a model, trained first where there is none."""
+    done = [row for row in runs(root) if row["model"] == name and row["status"] == "done"]
+    if done:
+        text = done[-1]["run"]
+        progress.say(f"{name}: measuring the run {text}")
+    else:
+        text = train(name, root=root, progress=progress)["run"]
+    return benchmark(
+        text, variant="all", scenarios=scenarios, seconds=seconds, threads=threads, root=root,
+        progress=progress,
+    )  # fmt: skip

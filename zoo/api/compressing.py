@@ -1,0 +1,63 @@
+"""Making compressed variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import FAILURE, Interrupted, ZooError
+from zoo.progress import QUIET, Progress
+from zoo.run import BASE, RUNS, Run, find_run
+
+if TYPE_CHECKING:
+    from zoo.train.session import Session
+
+
+def compress(
+    text: str,
+    recipes: Sequence[str],
+    *,
+    variant: str = BASE,
+    root: Path = RUNS,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Make the variants of recipes. A recipe that fails is a row with its ``error``."""
+    from zoo.compress.recipe import parse
+    from zoo.train.session import reopen
+
+    run = find_run(text, root)
+    for recipe in recipes:
+        parse(recipe)  # a typo in the last one must not cost the work on the others
+    run.variant(variant)
+    session = reopen(run)
+    return {"run": str(run.path), "results": compress_all(session, run, recipes, variant, progress)}
+
+
+def compress_all(
+    session: Session, run: Run, recipes: Sequence[str], parent: str, progress: Progress
+) -> list[dict[str, Any]]:
+    from zoo.compress.recipe import compress as make
+    from zoo.compress.recipe import slug
+
+    results = []
+    for recipe in recipes:
+        try:
+            results.append(make(session, run, recipe, progress, parent).document())
+        except Interrupted:
+            raise
+        except ZooError as error:
+            if error.exit_code != FAILURE:
+                raise
+            results.append(_failed_row(slug(recipe.split("+")), recipe, error.message))
+        except (RuntimeError, ValueError) as error:  # a converter that gives up
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            results.append(_failed_row(slug(recipe.split("+")), recipe, reason))
+    return results
+
+
+def _failed_row(name: str, recipe: str, error: str) -> dict[str, Any]:
+    from zoo.schema import VariantDocument
+
+    row = VariantDocument(variant=name, recipe=recipe, kind="transform", error=error)
+    return row.model_dump(mode="json")

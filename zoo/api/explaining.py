@@ -1,0 +1,156 @@
+"""Attributions of variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.progress import QUIET, Progress
+from zoo.run import BASE, RUNS, Variant, find_run, write_arrays
+
+if TYPE_CHECKING:
+    from zoo.train.session import Session
+
+EXPLAIN_SAMPLES, EXPLAIN_BACKGROUND = 100, 50
+PATCHES = 7  # an image is shared out among about this many patches a side
+EXEMPLARS = 6
+
+
+def explain(
+    text: str,
+    *,
+    variant: str = BASE,
+    method: str | None = None,
+    samples: int = EXPLAIN_SAMPLES,
+    background: int = EXPLAIN_BACKGROUND,
+    split: str = "test",
+    quality: bool = True,
+    root: Path = RUNS,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Attributions of variants: ``explain.json`` and ``explain.npz`` beside each."""
+    from zoo.train.session import reopen
+
+    run = find_run(text, root)
+    chosen = run.select(variant)
+    session = reopen(run)
+    results = []
+    for item in chosen:
+        progress.say(f"{item.name}: explaining {samples} rows")
+        results.append(
+            explain_one(session, item, method, samples, background, split, quality=quality)
+        )
+    return {"run": str(run.path), "results": results}
+
+
+def explain_one(
+    session: Session,
+    variant: Variant,
+    method: str | None,
+    samples: int,
+    background: int,
+    split: str,
+    *,
+    quality: bool = True,
+    targets: Any = None,
+) -> dict[str, Any]:
+    import dataclasses
+
+    import numpy as np
+
+    from zoo.predict import Artifact
+    from zoo.schema import ExplainResult
+    from zoo.tasks import get_task
+    from zoo_explain import attribution
+
+    data, plan = session.data, session.plan
+    rng = np.random.default_rng(0)  # the same rows for every variant and every method
+    rows = np.sort(rng.permutation(data.parts[split])[:samples])
+    behind = np.sort(rng.permutation(data.parts["train"])[:background])
+    x = session.encoded(rows)
+    task = get_task(data.task)
+    names = list(data.classes) if len(data.classes) > 2 else [data.positive or data.target]
+    if len(data.classes) == 2:
+        names = [data.classes[1]]  # the logit of a binary model is that of its second class
+    own = (variant.path / "model.weights.h5").exists()
+    arguments: dict[str, Any] = {
+        "predict": Artifact(variant.artifact),
+        "model": session.load(variant.weights) if own else None,
+        "x": x,
+        "background": session.encoded(behind),
+        "players": players_of(plan),
+    }
+    found = attribution.explain(
+        **arguments, space=task.space, outputs=names, method=method, targets=targets
+    )
+    measured = attribution.quality(found, **arguments) if quality else {}
+    scale, shift = 1.0, 0.0
+    if "target" in plan:
+        scale, shift = plan["target"]["scale"], plan["target"]["mean"]
+    found = dataclasses.replace(
+        found,
+        values=found.values * scale,
+        base=found.base * scale + shift,
+        output=found.output * scale + shift,
+        dense=None if found.dense is None else found.dense * scale,
+        features=[{**f, "importance": f["importance"] * scale} for f in found.features],
+    )
+    document = found.document() | {"artifact_gap": found.artifact_gap}
+    result = ExplainResult(
+        **{
+            **document,
+            **variant.bound(variant.artifact),
+            "variant": variant.name,
+            "split": split,
+            "artifact": variant.artifact.name,
+            "output_names": names,
+            "quality": measured,
+        }
+    ).model_dump(mode="json")
+    arrays = found.arrays() | {"row": rows}
+    if found.dense is not None and plan["kind"] == "tabular":
+        arrays.pop("dense")  # the columns' values say it; single codes are no user's feature
+    arrays |= _pictures(session, variant, rows, found, split)
+    default, _ = attribution.route(arguments["model"], len(arguments["players"]))
+    file = "explain.npz" if found.method == default else f"explain-{found.method}.npz"
+    write_arrays(variant.path / file, arrays)
+    variant.upsert("explain.json", [result], key=("method", "split"))
+    return result
+
+
+def players_of(plan: Mapping[str, Any]) -> list[Any]:
+    from zoo_explain.attribution import columns_to_players, patches
+
+    if plan["kind"] == "tabular":
+        return columns_to_players((c["name"], c["start"], c["stop"]) for c in plan["columns"])
+    return patches(tuple(plan["shape"]), max(1, round(max(plan["shape"][:2]) / PATCHES)))
+
+
+def _pictures(
+    session: Session, variant: Variant, rows: Any, found: Any, split: str
+) -> dict[str, Any]:
+    """What plots need beside the values: colours for numbers, or exemplar pictures."""
+    import numpy as np
+
+    from zoo.data.preprocess import display_values
+
+    data = session.data
+    if session.plan["kind"] == "tabular":
+        return {"display": display_values(session.plan, data.take(rows))}
+    chosen = np.arange(len(rows))[:EXEMPLARS]
+    said = Variant(variant.run, variant.name).predictions(split)
+    place = {row: k for k, row in enumerate(said.row.tolist())}
+    index = [place[row] for row in rows[chosen].tolist()]
+    name = np.array(data.classes) if data.classes else None
+    show = (
+        (lambda v: name[v]) if name is not None else (lambda v: np.array([f"{x:.3g}" for x in v]))
+    )
+    pictures = {
+        "images": data.take(rows[chosen]),
+        "truth": show(said.y_true[index]),
+        "predicted": show(said.y_pred[index]),
+    }
+    if found.dense is not None:
+        pictures["dense"] = np.asarray(found.dense[chosen], dtype=np.float32)
+    return pictures

@@ -1,0 +1,124 @@
+"""Looking at runs: metrics, comparisons, predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.run import BASE, RUNS, Run, Variant, find_run, write_atomic
+
+
+def evaluate(
+    text: str, variant: str = BASE, split: str = "test", root: Path = RUNS
+) -> dict[str, Any]:
+    """Metrics with intervals of one variant or all, measured on the artefact."""
+    from zoo.train.session import reopen
+    from zoo.variants import predict_split, score
+
+    run = find_run(text, root)
+    chosen = run.select(variant)
+    task = run.document()["data"]["task"]
+    results, session = [], None
+    for item in chosen:
+        try:
+            predictions = item.predictions(split)
+        except ZooError:
+            session = session or reopen(run)
+            predictions = predict_split(session, item, split)
+        result = {**score(predictions, task, item.name), **item.bound(item.artifact)}
+        item.upsert("metrics.json", [result], key=("split",))
+        results.append(result)
+    return {"run": str(run.path), "results": results}
+
+
+def compare(first: str, second: str, root: Path = RUNS, variant: str = BASE) -> dict[str, Any]:
+    """Two runs side by side; a paired comparison where they were tested on the same rows."""
+    import numpy as np
+
+    from zoo_explain.fairness import compare as paired
+
+    pair = [find_run(text, root) for text in (first, second)]
+    documents = [run.document() for run in pair]
+    chosen = [run.variant(variant) for run in pair]
+    said = [item.predictions() for item in chosen]
+    same = np.array_equal(said[0].row, said[1].row) and np.array_equal(
+        said[0].y_true, said[1].y_true
+    )
+    deltas = None
+    if same:
+        data = documents[0]["data"]
+        deltas = paired(
+            said[0],
+            said[1],
+            task=data["task"],
+            variant=pair[1].name,
+            positive=data["positive"],
+            label_groups=tuple(data["label_groups"]),
+        )
+    return {
+        "runs": [str(run.path) for run in pair],
+        "variant": variant,
+        "same_experiment": documents[0]["experiment"] == documents[1]["experiment"],
+        "seeds": [document["seed"] for document in documents],
+        "metrics": [item.document()["metrics"] for item in chosen],
+        "deltas": deltas,
+        "reason": None if same else "the two were tested on different rows",
+    }
+
+
+def predict(
+    text: str,
+    *,
+    source: Path | None = None,
+    variant: str = BASE,
+    split: str = "test",
+    output: Path | None = None,
+    root: Path = RUNS,
+) -> dict[str, Any]:
+    """Predictions of a variant's artefact: on a split (npz), or on the user's own input (CSV)."""
+    from zoo.train.session import reopen
+    from zoo.variants import predict_split
+
+    run = find_run(text, root)
+    chosen = run.select(variant)
+    if source is not None:
+        if len(chosen) > 1:
+            raise ZooError("Own input is predicted by one variant at a time.", received="all")
+        return {"run": str(run.path), "results": [_predict_own(run, chosen[0], source, output)]}
+    if output is not None:
+        raise ZooError("--output goes with an INPUT; a split's predictions stay in the run.")
+    session = reopen(run)
+    results = []
+    for item in chosen:
+        said = predict_split(session, item, split)
+        path = item.path / ("predictions.npz" if split == "test" else f"predictions-{split}.npz")
+        results.append({"variant": item.name, "split": split, "n": len(said), "path": str(path)})
+    return {"run": str(run.path), "results": results}
+
+
+def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) -> dict[str, Any]:
+    import json
+
+    import numpy as np
+    import pandas as pd
+
+    from zoo.data import preprocess
+    from zoo.data.own import read_inputs
+    from zoo.predict import Artifact, unscale
+    from zoo.tasks import get_task
+
+    data = run.document()["data"]
+    plan = json.loads((run.path / "preprocess.json").read_text(encoding="utf-8"))
+    inputs = read_inputs(source, plan["kind"])
+    x = preprocess.apply(plan, inputs)
+    y_pred, scores = get_task(data["task"]).decode(unscale(Artifact(variant.artifact)(x), plan))
+    columns: dict[str, Any] = {"row": np.arange(len(x))}
+    if data["classes"]:
+        columns["prediction"] = [data["classes"][int(k)] for k in y_pred]
+        columns |= {f"p({name})": scores[:, k] for k, name in enumerate(data["classes"])}
+    else:
+        columns["prediction"] = y_pred
+    path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
+    write_atomic(path, pd.DataFrame(columns).to_csv(index=False))
+    return {"variant": variant.name, "split": None, "n": len(x), "path": str(path)}

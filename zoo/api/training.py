@@ -1,0 +1,158 @@
+"""Training a model into a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import Interrupted, ZooError
+from zoo.progress import QUIET, Progress
+from zoo.run import BASE, RUNS, Run, find_run
+
+if TYPE_CHECKING:
+    from zoo.data.core import Request
+    from zoo.train.session import Session
+
+
+def train(
+    model: str,
+    *,
+    request: Request | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    root: Path = RUNS,
+    name: str | None = None,
+    deterministic: bool = False,
+    cpus: int | None = None,
+    dry_run: bool = False,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Train a model of the registry into a new run; the document of ``zoo train --json``.
+
+    ``request`` defaults to the model's own data set. With ``dry_run`` everything is resolved and
+    checked and nothing is written.
+    """
+    from zoo.data.core import Request
+    from zoo.registry import models
+    from zoo.run import check_name
+    from zoo.train.session import prepare, start
+
+    spec = models().get(model)
+    if name is not None and (root / check_name(name)).exists():
+        raise ZooError(
+            f"{root / name} exists already.",
+            expected="a name that is not taken",
+            received=name,
+            hint=f"Choose another --name, or continue it: zoo train --resume {root / name}",
+            kind="run_exists",
+        )
+    session = prepare(
+        spec,
+        request or Request(data=spec.data),
+        settings=settings or {},
+        seed=seed,
+        deterministic=deterministic,
+    )
+    for note in session.data.notes:
+        progress.say(f"data: {note}")
+    ignored = [f"{c['name']} ({c['why']})" for c in session.data.columns if not c["used"]]
+    if ignored:
+        progress.say(f"data: not used: {', '.join(ignored)}")
+    if dry_run:
+        return {
+            "model": spec.name,
+            "config": session.config,
+            "options": session.options.document(),
+            "data": session.data.describe(),
+        }
+    from zoo.backend import set_threads
+
+    set_threads(cpus)
+    run, built = start(session, root, name)
+    return _train(session, run, built, progress, resume=False)
+
+
+def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str, Any]:
+    """Go on with an interrupted run; of a finished one, its document."""
+    from zoo.train.session import reopen
+
+    run = find_run(text, root)
+    document = run.document()
+    if document["status"] == "done":
+        progress.say(f"{run.name} is trained already")
+        return document["result"]
+    session = reopen(run)
+    return _train(session, run, session.build(), progress, resume=True)
+
+
+def _train(
+    session: Session, run: Run, model: Any, progress: Progress, resume: bool
+) -> dict[str, Any]:
+    from zoo.run import point_latest
+    from zoo.train.session import train as train_into
+    from zoo.variants import ship_base
+
+    fitted = train_into(session, run, model, progress, resume)
+    if fitted.interrupted is not None:
+        raise Interrupted(
+            fitted.interrupted,
+            f"The training of {run.name} was interrupted after epoch {fitted.epochs}.",
+            hint=f"Go on with: zoo train --resume {run.path}",
+        )
+    progress.say(f"{run.name}: writing the variant base")
+    base = (
+        ship_base(session, run, model, fitted.seconds)
+        if BASE not in run.variants()
+        else run.variant(BASE)
+    )
+    metrics = base.document()["metrics"]
+    result = {
+        "run": str(run.path),
+        "model": session.spec.name,
+        "data": session.data.name,
+        "variant": BASE,
+        "experiment": run.document()["experiment"],
+        "seed": session.seed,
+        "epochs": fitted.epochs,
+        "seconds": fitted.seconds,
+        "steps_per_second": fitted.steps_per_second,
+        "samples_per_second": fitted.samples_per_second,
+        "execution": fitted.execution,
+        "metrics": metrics,
+        "baseline": baseline(session),
+        "target": _target(session, metrics),
+        "best": fitted.best,
+    }
+    run.update(status="done", result=result, progress={"epochs": fitted.epochs})
+    point_latest(run.path.parent, run.name)
+    return result
+
+
+def baseline(session: Session) -> dict[str, Any]:
+    """The linear baseline on the same rows and inputs: ``{name, metrics}``."""
+    from zoo.predict import point_metrics, to_predictions
+    from zoo.tasks import get_task
+    from zoo.train.baseline import linear_logits
+
+    task, parts = get_task(session.data.task), session.data.parts
+    y = session.data.y[parts["train"]]
+    if "target" in session.plan:
+        y = (y - session.plan["target"]["mean"]) / session.plan["target"]["scale"]
+    logits = linear_logits(task, session.encoded(parts["train"]), y, session.encoded(parts["test"]))
+    said = to_predictions(logits, session.plan, session.data, "test", parts["test"])
+    return {"name": task.baseline, "metrics": point_metrics(said, task.name)}
+
+
+def _target(session: Session, metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    target = session.spec.target
+    claimed = session.data.name == session.spec.data
+    reached = metrics.get(target.metric) if claimed else None
+    document = {"metric": target.metric, "value": target.value, "reached": reached}
+    if not claimed:
+        reason = f"the target is a claim about {session.spec.data}, not {session.data.name}"
+        return {**document, "hit": False, "reason": reason}
+    from zoo.metrics import METRICS
+
+    direction = METRICS[target.metric].direction
+    return {**document, "hit": reached is not None and direction * (reached - target.value) >= 0}

@@ -1,0 +1,33 @@
+"""What a result was computed with: versions and the processor. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+PACKAGES = ("tensorflow", "keras", "keras-hub", "keras-nlp", "tensorflow-model-optimization",
+            "tf-keras", "ai-edge-litert", "shap", "fairlearn", "scikit-learn", "numpy", "pandas",
+            "mlcommons-loadgen")  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what it stands on; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("glasszoo", *PACKAGES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
