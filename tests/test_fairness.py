@@ -469,11 +469,35 @@ def test_critical_values_reach_tukeys_and_the_normal():
         assert bands.critical([one], 0.95, pairs=False) == pytest.approx(sidak, abs=0.05)
 
 
-def simulate(sizes, rates, interval, truth, trials=250, resamples=300):
-    """Share of trials whose interval holds the truth; ``rates`` are (base, tpr, fpr) by group."""
+def percentile(estimates, confidence, seed):
+    gaps = np.ptp(estimates[0].draws, axis=1)
+    return np.quantile(gaps, [(1 - confidence) / 2, (1 + confidence) / 2])
+
+
+# the true value of each, from (base rate, true positive rate, false positive rate) by group
+INTERVALS = {
+    "difference": (
+        lambda e, c, seed: bands.largest_difference(e[:1], c, seed),
+        lambda rates: np.ptp(rates[:, 1]),
+    ),
+    "odds": (bands.largest_difference, lambda rates: np.ptp(rates[:, 1:], axis=0).max()),
+    "ratio": (
+        lambda e, c, seed: bands.smallest_ratio(e[:1], c, seed),
+        lambda rates: rates[:, 1].min() / rates[:, 1].max(),
+    ),
+    "worst": (
+        lambda e, c, seed: bands.extreme(e[0], c, +1, seed),
+        lambda rates: rates[:, 1].min(),
+    ),
+    "percentile": (percentile, lambda rates: np.ptp(rates[:, 1])),
+}
+
+
+def coverage(sizes, rates, trials=200, resamples=300):
+    """Share of trials in which each 95 % interval holds its true value."""
     rng = np.random.default_rng(11)
     codes, rates = np.repeat(np.arange(len(sizes)), sizes), np.array(rates)
-    covered = 0
+    covered = dict.fromkeys(INTERVALS, 0)
     for trial in range(trials):
         y = rng.random(len(codes)) < rates[codes, 0]
         p = rng.random(len(codes)) < np.where(y, rates[codes, 1], rates[codes, 2])
@@ -483,57 +507,31 @@ def simulate(sizes, rates, interval, truth, trials=250, resamples=300):
         for kind in "tf":
             hits, rows = found[kind, "hits"], found[kind, "rows"]
             estimates.append(bands.share(hits[0], rows[0], hits[1], rows[1]))
-        low, high = interval(estimates, trial)
-        covered += low - 1e-12 <= truth <= high + 1e-12
-    return covered / trials
+        for name, (interval, truth) in INTERVALS.items():
+            low, high = interval(estimates, 0.95, trial)
+            covered[name] += low - 1e-12 <= truth(rates) <= high + 1e-12
+    return {name: count / trials for name, count in covered.items()}
 
 
-def gap_interval(estimates, seed):
-    return bands.largest_difference(estimates[:1], 0.95, seed)
-
-
-def odds_interval(estimates, seed):
-    return bands.largest_difference(estimates, 0.95, seed)
-
-
-def ratio_interval(estimates, seed):
-    return bands.smallest_ratio(estimates[:1], 0.95, seed)
-
-
-def worst_interval(estimates, seed):
-    return bands.extreme(estimates[0], 0.95, 1, seed)
-
-
-def percentile_interval(estimates, seed):
-    gaps = np.ptp(estimates[0].draws, axis=1)
-    return tuple(np.quantile(gaps, [0.025, 0.975]))
-
-
-EQUAL, FOUR = (0.4, 0.7, 0.2), [400, 300, 200, 100]
+EQUAL = (0.4, 0.7, 0.2)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "rates", "interval", "truth"),
+    ("sizes", "rates"),
     [
-        ([300, 200], [EQUAL] * 2, gap_interval, 0),
-        ([300, 200], [EQUAL, (0.4, 0.55, 0.2)], gap_interval, 0.15),
-        (FOUR, [EQUAL] * 4, gap_interval, 0),
-        (FOUR, [EQUAL] * 3 + [(0.4, 0.5, 0.2)], gap_interval, 0.2),
-        ([40, 30, 30, 30], [(0.5, 0.95, 0.05)] * 4, gap_interval, 0),
-        (FOUR, [EQUAL] * 4, odds_interval, 0),
-        (FOUR, [EQUAL] * 3 + [(0.4, 0.65, 0.4)], odds_interval, 0.2),
-        (FOUR, [EQUAL] * 4, ratio_interval, 1),
-        (FOUR, [EQUAL] * 3 + [(0.4, 0.35, 0.2)], ratio_interval, 0.5),
-        (FOUR, [EQUAL] * 4, worst_interval, 0.7),
-        (FOUR, [EQUAL] * 3 + [(0.4, 0.5, 0.2)], worst_interval, 0.5),
+        ([300, 200], [EQUAL] * 2),
+        ([300, 200], [EQUAL, (0.4, 0.5, 0.35)]),
+        ([400, 300, 200, 100], [EQUAL] * 4),
+        ([400, 300, 200, 100], [EQUAL] * 3 + [(0.4, 0.5, 0.4)]),
+        ([40, 30, 30, 30], [(0.5, 0.95, 0.05)] * 4),
     ],
 )
-def test_disparities_are_covered(sizes, rates, interval, truth):
-    assert simulate(sizes, rates, interval, truth) >= 0.93
-
-
-def test_the_percentile_bootstrap_is_why():
-    assert simulate(FOUR, [EQUAL] * 4, percentile_interval, 0, trials=60) == 0
+def test_disparities_are_covered(sizes, rates):
+    found = coverage(sizes, rates)
+    naive = found.pop("percentile")
+    assert min(found.values()) >= 0.93, found
+    if len(sizes) == 4 and sizes[0] == 400 and rates[0] == rates[3]:
+        assert naive < 0.05  # why the percentile bootstrap does not do
 
 
 @pytest.mark.parametrize("scales", [(1, 1), (1, 1, 1, 1), (1, 1, 1, 1.8)])
