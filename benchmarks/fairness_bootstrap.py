@@ -27,10 +27,10 @@ from typing import Any
 import fairlearn.metrics as fair
 import numpy as np
 import sklearn.metrics as learn
-from zoo_explain.fairness import audit
 
 from zoo.metrics import sample_log_loss
 from zoo.predictions import Predictions
+from zoo_explain.fairness import audit
 
 METRICS = {
     "accuracy": learn.accuracy_score,

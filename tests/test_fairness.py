@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import sklearn.metrics as learn
 from scipy import stats
-from zoo_explain.fairness import adjust_holm, audit, bands, compare, noise_floor
-from zoo_explain.fairness.measures import BY_LABEL, DISPARITIES, cell_draws, row_draws
-from zoo_explain.fairness.paired import mcnemar, sign_flip
 
 from zoo import schema
 from zoo.errors import ZooError
 from zoo.metrics import SHARES
 from zoo.predictions import Predictions
+from zoo_explain.fairness import adjust_holm, audit, bands, compare, noise_floor
+from zoo_explain.fairness.measures import BY_LABEL, DISPARITIES, cell_draws, row_draws
+from zoo_explain.fairness.paired import mcnemar, sign_flip
 
 
 def binary(y, p, groups, s=None, classes=("no", "yes")):
@@ -147,10 +147,9 @@ def test_values_equal_fairlearn(seed):
 
 def test_own_values_equal_fairlearn():
     """The values shown are fairlearn's; the intervals come from ours. They must not differ."""
-    from zoo_explain.fairness.measures import View, fairlearn_values
-
     from zoo.metrics import evaluate
     from zoo.tasks import TASKS
+    from zoo_explain.fairness.measures import View, fairlearn_values
 
     predictions = random_binary()
     codes = np.unique(predictions.groups["g"], return_inverse=True)[1]
@@ -329,8 +328,9 @@ def test_without_groups_it_says_so():
     assert "no groups" in found["warnings"][0]
 
 
-def test_no_probabilities_is_a_reason():
-    predictions = binary(Y, P, {"g": G}, s=np.zeros(20))
+@pytest.mark.parametrize("kept", [20, 0])
+def test_no_probabilities_is_a_reason(kept):
+    predictions = binary(Y, P, {"g": G}, s=np.zeros(kept))
     found = audit(predictions, task="binary", min_cell=1, resamples=50)
     loss = found["attributes"]["g"]["groups"][0]["metrics"]["log_loss"]
     assert loss["value"] is None

@@ -124,9 +124,8 @@ def _largest(deviation: Array, errors: Array, pairs: bool) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         if not pairs:
             return np.fmax.reduce(np.abs(deviation) / errors, axis=1, initial=0)
-        for i in range(
-            1, deviation.shape[1]
-        ):  # one group against those before it: memory stays flat
+        # one group against those before it, so that memory stays flat
+        for i in range(1, deviation.shape[1]):
             between = np.abs(deviation[:, :i] - deviation[:, i : i + 1])
             ratio = between / np.hypot(errors[:, :i], errors[:, i : i + 1])
             largest = np.fmax(largest, np.fmax.reduce(ratio, axis=1))

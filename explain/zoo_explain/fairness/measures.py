@@ -135,7 +135,10 @@ def view(predictions: Predictions, task: str, positive: str | None) -> View:
         index = classes.index(positive)
     elif row.fairness_positive and len(classes) == 2:
         index = 1
-    return View(row, predictions.y_true, predictions.y_pred, predictions.scores, index)
+    scores = predictions.scores
+    if len(scores) != len(predictions):  # none were kept, which a metric that needs them will say
+        scores = np.empty(len(predictions))
+    return View(row, predictions.y_true, predictions.y_pred, scores, index)
 
 
 def chosen(predictions: Predictions, attributes: list[str] | None) -> list[str]:
