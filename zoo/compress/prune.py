@@ -47,12 +47,14 @@ class Pruner:
         initial: float = 0.0,
         layers: Sequence[str] | None = None,
     ) -> None:
-        from tensorflow_model_optimization.python.core.sparsity.keras import (
-            pruning_impl,
-            pruning_schedule,
-        )
-
         from zoo.backend import tf
+        from zoo.quiet import quiet
+
+        with quiet():  # it warns of its own use of distutils
+            from tensorflow_model_optimization.python.core.sparsity.keras import (
+                pruning_impl,
+                pruning_schedule,
+            )
 
         chosen = [
             (layer, kernel)
