@@ -53,7 +53,7 @@ SPECS = [
         tiny={"shape": (16, 16, 1), "outputs": 3, "filters": (4, 4, 8), "dense": 8},
         data="mnist_5k",
         target=Target("accuracy", 0.975),
-        train={"epochs": 20, "batch_size": 32, "learning_rate": 1.5e-3, "weight_decay": 1e-3,
+        train={"epochs": 30, "batch_size": 32, "learning_rate": 1.5e-3, "weight_decay": 1e-3,
                "augment": ("affine",), "keep": "last"},
         source="LeCun, Bottou, Bengio & Haffner, Proceedings of the IEEE 86(11), 1998",
         license="Apache-2.0",

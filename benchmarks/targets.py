@@ -1,0 +1,88 @@
+"""Check the models' targets: a default ``zoo train`` with several seeds, each in its own process.
+
+    python benchmarks/targets.py [MODEL ...] [--seeds 5] [--out benchmarks/results/targets.json]
+
+Each model's row holds the seeds' test metrics and the baseline's, their mean and standard deviation,
+and whether the mean less two standard deviations reaches the target. Rows of models that are not
+named are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from zoo.environment import cpu_model, versions
+from zoo.metrics import METRICS
+from zoo.registry import models
+from zoo.run import now, write_atomic
+
+OUT = Path(__file__).parent / "results" / "targets.json"
+
+
+def train(model: str, seed: int, folder: str) -> dict:
+    """The document of one ``zoo train MODEL --seed SEED --json``."""
+    command = [sys.executable, "-m", "zoo.cli", "train", model, "--seed", str(seed), "--json"]
+    done = subprocess.run([*command, "--runs", folder], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def measure(model: str, seeds: int) -> dict:
+    """One row of the results."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [train(model, seed, folder) for seed in range(seeds)]
+    spec = models().get(model)
+    names = list(runs[0]["metrics"])
+    summary = {
+        name: {
+            "values": [run["metrics"][name] for run in runs],
+            "mean": statistics.mean(run["metrics"][name] for run in runs),
+            "sd": statistics.stdev(run["metrics"][name] for run in runs),
+            "baseline": runs[0]["baseline"]["metrics"][name],
+        }
+        for name in names
+    }
+    found = summary[spec.target.metric]
+    direction = METRICS[spec.target.metric].direction
+    return {
+        "model": model,
+        "version": spec.version,
+        "data": spec.data,
+        "target": {"metric": spec.target.metric, "value": spec.target.value},
+        "holds": direction * (found["mean"] - spec.target.value) >= 2 * found["sd"],
+        "seeds": list(range(seeds)),
+        "seconds": [round(run["seconds"], 1) for run in runs],
+        "baseline": runs[0]["baseline"]["name"],
+        "metrics": summary,
+        "device": cpu_model(),
+        "versions": versions(),
+        "created": now(),
+    }
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(2))
+@click.option("--out", default=OUT, type=click.Path(path_type=Path))
+def main(names: tuple[str, ...], seeds: int, out: Path) -> None:
+    """Train models with several seeds and write what they reached."""
+    rows = {row["model"]: row for row in json.loads(out.read_text())} if out.exists() else {}
+    for name in names or sorted(models().specs):
+        row = rows[name] = measure(name, seeds)
+        metric = row["target"]["metric"]
+        found = row["metrics"][metric]
+        click.echo(
+            f"{name}: {metric} {found['mean']:.4f} +- {found['sd']:.4f}, target "
+            f"{row['target']['value']}: {'holds' if row['holds'] else 'does NOT hold'}"
+        )
+        write_atomic(out, json.dumps([rows[name] for name in sorted(rows)], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
