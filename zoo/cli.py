@@ -6,17 +6,23 @@ Plain click at import time; TensorFlow, pydantic and rich only inside the comman
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from zoo.errors import ENFORCED, FAILURE, USAGE, ZooError
+from zoo.errors import ENFORCED, FAILURE, USAGE, Interrupted, ZooError, unknown
 
 RUNS = "runs"
 
@@ -24,35 +30,59 @@ RUNS = "runs"
 # Options and output -------------------------------------------------------------------------------
 
 
+class _Group(click.Group):
+    """Commands in the order they are written; a typo gets suggestions."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise unknown("command", args[0], self.commands, hint=f"See: {ctx.command_path} --help")
+        return super().resolve_command(ctx, args)
+
+
+def _examples(*lines: str) -> str:
+    """A command's epilog."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--json`` and ``--debug``, on every command."""
+    """``--json`` and ``--debug``, on every command, and a stdout that is ours alone."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, debug: bool, **kwargs: Any) -> Any:
-        context = click.get_current_context()
-        context.meta["json"], context.meta["debug"] = as_json, debug
-        return function(*args, **kwargs)
+        meta = click.get_current_context().meta
+        with contextlib.ExitStack() as kept:
+            kept.enter_context(_stdout_to_stderr())
+            meta["json"], meta["stdout"] = as_json, kept
+            return function(*args, **kwargs)
 
     return command
 
 
-_runs = click.option(
-    "--runs", "root", default=RUNS, show_default=True, type=click.Path(path_type=Path),
-    help="Folder that holds the runs.",
-)  # fmt: skip
-_variant = click.option(
-    "--variant", default="base", show_default=True, help="Variant's name, or all."
-)
-_split = click.option(
-    "--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"])
-)
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """What libraries print, C++ ones included, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _emit(document: Any, text: str) -> None:
-    """Print the document under ``--json``, else the text for humans."""
-    if click.get_current_context().meta.get("json"):
+    """Print the document under ``--json``, else the text for humans: a command's last act."""
+    meta = click.get_current_context().meta
+    meta["stdout"].close()
+    if meta["json"]:
         from zoo.jsontext import dumps
 
         click.echo(dumps(document))
@@ -60,32 +90,65 @@ def _emit(document: Any, text: str) -> None:
         click.echo(text)
 
 
+_runs = click.option(
+    "--runs", "root", default=RUNS, show_default=True,
+    type=click.Path(path_type=Path, file_okay=False), help="Folder that holds the runs.",
+)  # fmt: skip
+_variant = click.option(
+    "--variant", default="base", show_default=True, metavar="NAME|all", help="Which variant."
+)
+_split = click.option(
+    "--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),
+    help="Which split of the data.",
+)  # fmt: skip
+_min_cell = click.option(
+    "--min-cell", default=10, show_default=True, type=click.IntRange(1),
+    help="Groups with fewer rows are not shown.",
+)  # fmt: skip
+_no_exemplars = click.option(
+    "--no-exemplars", is_flag=True, help="Keep rows, texts and pictures out of the report."
+)
+
+
+def _output_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """A file to write: that its folder exists is checked before the work and not after."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.absolute().parent}.", context, option)
+    return path
+
+
+def _output(text: str) -> Callable[..., Any]:
+    return click.option(
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_output_file,
+        help=text,
+    )
+
+
+def _given(but: Collection[str]) -> list[str]:
+    """The options that stand on the command line, except some (by parameter name)."""
+    context = click.get_current_context()
+    return [
+        param.opts[0]
+        for param in context.command.params
+        if isinstance(param, click.Option)
+        and param.name is not None
+        and param.name not in but
+        and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def _refuse(options: Sequence[str], why: str) -> None:
+    """An option without effect is an error: silence would pass for obedience."""
+    if options:
+        raise click.UsageError(f"{', '.join(options)} can't be used here: {why}")
+
+
 def _progress() -> Any:
     from zoo.progress import Progress
 
     return Progress()
-
-
-@contextlib.contextmanager
-def _clean_stdout() -> Iterator[None]:
-    """Nothing but our own document reaches stdout: what libraries print goes to stderr."""
-    if not (click.get_current_context().meta.get("json")):
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with _clean_stdout():
-        return function(*args, **kwargs)
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -101,7 +164,7 @@ def _bytes(value: int | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns aligned by spaces; numbers to the right."""
+    """Columns aligned by spaces, numbers to the right; lines no wider than the terminal."""
     cells = [[str(c) for c in header], *([str(c) for c in row] for row in rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     right = [
@@ -109,11 +172,16 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         for k in range(len(header))
     ]
 
+    room = (
+        shutil.get_terminal_size().columns if sys.__stdout__ and sys.__stdout__.isatty() else None
+    )
+
     def line(row: Sequence[str]) -> str:
         parts = [
             c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
         ]
-        return "  ".join(parts).rstrip()
+        text = "  ".join(parts).rstrip()
+        return text if room is None or len(text) <= room else text[: room - 3] + "..."
 
     return "\n".join([line(cells[0]), line(["-" * w for w in widths]), *map(line, cells[1:])])
 
@@ -130,7 +198,10 @@ def _fail_on_errors(rows: Sequence[Mapping[str, Any]]) -> None:
 # The group ----------------------------------------------------------------------------------------
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="glasszoo", prog_name="zoo")
 def cli() -> None:
     """Train a Keras model, shrink it, and see what the shrinking did to its speed, its reasons and
@@ -143,11 +214,11 @@ def cli() -> None:
     """
 
 
-@cli.command("list")
+@cli.command("list", epilog=_examples("zoo list", "zoo list 'm*' --json"))
 @click.argument("pattern", required=False)
 @_shared
 def list_command(pattern: str | None) -> None:
-    """List the models, those that match PATTERN (such as 'resnet*')."""
+    """List the models, or those that match PATTERN."""
     from zoo import api
 
     rows = api.list_models(pattern)
@@ -155,15 +226,19 @@ def list_command(pattern: str | None) -> None:
         ("model", "family", "task", "params", "data", "target", "source"),
         [
             (r["name"], r["family"], r["task"], _number(r["params"]), r["data"],
-             f"{r['target']['metric']} {r['target']['value']}", r["source"][:60])
+             f"{r['target']['metric']} {r['target']['value']}", r["source"])
             for r in rows if "error" not in r
         ],
     )  # fmt: skip
-    broken = [f"{r['name']}: could not be loaded: {r['error']}" for r in rows if "error" in r]
-    _emit(rows, "\n".join([text, *broken]))
+    _emit(rows, "\n".join([text, *_broken(rows)]))
 
 
-@cli.command()
+def _broken(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines for the plugins that could not be loaded."""
+    return [f"{row['name']} could not be loaded: {row['error']}" for row in rows if "error" in row]
+
+
+@cli.command(epilog=_examples("zoo info mlp", "zoo info cnn --summary"))
 @click.argument("model")
 @click.option("--summary", is_flag=True, help="Build the model and show its layers.")
 @_shared
@@ -171,13 +246,13 @@ def info(model: str, summary: bool) -> None:
     """Show what is known about MODEL."""
     from zoo import api
 
-    document = _call(api.info, model, summary)
+    document = api.info(model, summary)
     lines = [f"{document['name']} {document['version']}  ({document['family']})"]
     for key in ("tasks", "kinds", "params", "data", "target", "config", "training", "source",
                 "license", "skips"):  # fmt: skip
         value = document[key]
         if isinstance(value, dict):
-            value = ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
+            value = _pairs(value) or "none"
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
         lines.append(f"  {key:9} {_number(value)}")
@@ -191,12 +266,12 @@ def info(model: str, summary: bool) -> None:
     _emit(document, text)
 
 
-@cli.group()
+@cli.group(cls=_Group)
 def data() -> None:
-    """Data sets: list them, or look into one."""
+    """List the data sets, or look into one."""
 
 
-@data.command("list")
+@data.command("list", epilog=_examples("zoo data list"))
 @_shared
 def data_list() -> None:
     """List the data sets that have names."""
@@ -211,7 +286,7 @@ def data_list() -> None:
             for r in rows if "error" not in r
         ],
     )  # fmt: skip
-    _emit(rows, text)
+    _emit(rows, "\n".join([text, *_broken(rows)]))
 
 
 def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -221,11 +296,16 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--task", help="Task, instead of the inferred one: binary, multiclass, regression."
     )
-    @click.option("--sensitive", default="", help="Attributes to judge fairness by: a,b.")
+    @click.option(
+        "--sensitive",
+        default="",
+        help="Attributes to judge fairness by: a,b; '\"a, b\",c' where a name has a comma.",
+    )
     @click.option("--positive", help="Label of the positive class; the last one otherwise.")
     @click.option("--include-sensitive", is_flag=True, help="Use the sensitive columns as inputs.")
     @click.option("--split", "split_column", help="Column that says train, val or test.")
-    @click.option("--split-seed", default=0, show_default=True, help="Seed of the split.")
+    @click.option("--split-seed", default=0, show_default=True, type=click.IntRange(0),
+                  help="Seed of the split.")  # fmt: skip
     @click.option(
         "--rare-groups",
         default="error",
@@ -239,7 +319,7 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         names = ("target", "task", "positive", "include_sensitive", "split_seed", "rare_groups",
                  "offline")  # fmt: skip
         fields = {name: kwargs.pop(name) for name in names}
-        sensitive = tuple(s.strip() for s in kwargs.pop("sensitive").split(",") if s.strip())
+        sensitive = _names(kwargs.pop("sensitive"))
         return function(
             *args,
             fields={**fields, "sensitive": sensitive, "split": kwargs.pop("split_column")},
@@ -249,16 +329,27 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return command  # fmt: skip
 
 
-@data.command("info")
+def _names(text: str) -> tuple[str, ...]:
+    """Names separated by commas; one that holds a comma stands in double quotes, as in a CSV."""
+    import csv
+
+    (cells,) = csv.reader([text], skipinitialspace=True) if text.strip() else [[]]
+    return tuple(dict.fromkeys(name.strip() for name in cells if name.strip()))
+
+
+@data.command(
+    "info",
+    epilog=_examples("zoo data info adult", "zoo data info loans.csv --target approved"),
+)
 @click.argument("name")
 @_data_options
 @_shared
 def data_info(name: str, fields: dict[str, Any]) -> None:
-    """Show a data set, or what would be made of a file of your own."""
+    """Show a data set, or what a file of your own would become."""
     from zoo import api
     from zoo.data.core import Request
 
-    document = _call(api.data_info, Request(data=_absolute(name), **fields))
+    document = api.data_info(Request(data=_absolute(name), **fields))
     lines = []
     for key in ("name", "kind", "task", "rows", "sizes", "classes", "group_counts", "license",
                 "source", "sha256", "notes", "description"):  # fmt: skip
@@ -292,9 +383,13 @@ def _absolute(name: str) -> str:
     """A path of the user's as an absolute one, so that the run finds it from anywhere."""
     from zoo.registry import datasets
 
-    if name in datasets().specs or not Path(name).expanduser().exists():
+    if name in datasets().specs:
         return name
-    return str(Path(name).expanduser().resolve())
+    with contextlib.suppress(OSError, RuntimeError):  # too long for a path, or no such home
+        path = Path(name).expanduser()
+        if name and path.exists():
+            return str(path.resolve())
+    return name
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -337,9 +432,12 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
     @_data_options
     @click.option("--epochs", type=int, help="Passes over the training rows.")
     @click.option("--batch-size", type=int, help="Rows a step.")
-    @click.option("--seed", default=0, show_default=True, help="Seed of weights and order.")
-    @click.option("--set", "pairs", multiple=True, help="key=value of the model or its training.")
-    @click.option("--config", "file", type=click.Path(path_type=Path), help="File of such keys.")
+    @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1),
+                  help="Seed of weights and order.")  # fmt: skip
+    @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
+                  help="Setting of the model or its training, as `zoo info` shows them.")  # fmt: skip
+    @click.option("--config", "file", type=click.Path(path_type=Path),
+                  help="JSON or TOML file of such settings.")  # fmt: skip
     @click.option("--name", help="The run's name; made up otherwise.")
     @click.option("--deterministic", is_flag=True, help="Bit-identical results, slower.")
     @click.option(
@@ -372,7 +470,14 @@ def _request(model: str, name: str | None, fields: Mapping[str, Any]) -> Any:
     return Request(data=_absolute(name or models().get(model).data), **fields)
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples(
+        "zoo train cnn",
+        "zoo train mlp --data loans.csv --target approved --sensitive sex",
+        "zoo train mlp --set hidden=64,32 --set learning_rate=0.001 --seed 1",
+        "zoo train --resume latest",
+    )
+)
 @click.argument("model", required=False)
 @_training
 @_runs
@@ -390,29 +495,36 @@ def train(
     dry_run: bool,
     require_target: bool,
 ) -> None:
-    """Train MODEL into a new run, with a linear baseline beside it."""
+    """Train MODEL into a new run, beside a linear baseline."""
     from zoo import api
 
     progress = _progress()
     if (model is None) == (resume is None):
         raise click.UsageError("Expected either a MODEL to train or --resume RUN.")
     if resume is not None:
-        document = _call(api.resume, resume, root, progress)
+        _refuse(
+            _given(but={"resume", "root", "require_target", "as_json", "debug"}),
+            "--resume takes everything from the run.",
+        )
+        document = api.resume(resume, root, progress)
     else:
         assert model is not None
-        document = _call(
-            lambda: api.train(
-                model,
-                request=_request(model, data_name, fields),
-                root=root,
-                dry_run=dry_run,
-                progress=progress,
-                **training,
-            )
+        document = api.train(
+            model,
+            request=_request(model, data_name, fields),
+            root=root,
+            dry_run=dry_run,
+            progress=progress,
+            **training,
         )
     _emit(document, _training_text(document))
     if require_target and not document.get("target", {}).get("hit", True):
         raise SystemExit(ENFORCED)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """``key=value, ...``"""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _training_text(document: Mapping[str, Any]) -> str:
@@ -425,11 +537,13 @@ def _training_text(document: Mapping[str, Any]) -> str:
                 for c in data["columns"]
             ],
         )
-        return (
-            f"{document['model']} on {data['name']}: {data['task']}, {data['sizes']} rows\n"
-            f"config {document['config']}\noptions {document['options']}\n"
-            + (columns if data["columns"] else "")
-        )
+        lines = [
+            f"{document['model']} on {data['name']}: {data['task']}",
+            f"rows      {_pairs(data['sizes'])}",
+            f"config    {_pairs(document['config'])}",
+            f"training  {_pairs(document['options'])}",
+        ]
+        return "\n".join(lines) + (f"\n\n{columns}" if data["columns"] else "")
     metrics, base = document["metrics"], document["baseline"]
     rows = [
         (name, _number(value), _number(base["metrics"].get(name)))
@@ -455,18 +569,21 @@ def _training_text(document: Mapping[str, Any]) -> str:
 # Runs ---------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(epilog=_examples("zoo runs", "zoo runs --runs experiments --json"))
 @_runs
 @_shared
 def runs(root: Path) -> None:
-    """List the runs there are."""
+    """List the runs there are, oldest first."""
     from zoo import api
 
-    rows = _call(api.runs, root)
+    rows = api.runs(root)
     shown = []
     for row in rows:
+        if "error" in row:
+            shown.append((row["name"], "-", "-", row["status"], "-", "-", "-"))
+            continue
         name, value = next(iter(row["metrics"].items()), ("", None))
-        shown.append((row["run"], row["model"], row["data"], row["status"],
+        shown.append((row["name"], row["model"], row["data"], row["status"],
                       f"{name} {_number(value)}", ", ".join(row["variants"]),
                       row["created"][:16].replace("T", " ")))  # fmt: skip
     header = ("run", "model", "data", "status", "test", "variants", "created")
@@ -474,19 +591,22 @@ def runs(root: Path) -> None:
         rows,
         _table(header, shown) if rows else f"There is no run in {root}. Make one: zoo train mlp",
     )
+    _fail_on_errors(rows)
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples("zoo compare loans-a loans-b", "zoo compare old latest --variant int8")
+)
 @click.argument("first")
 @click.argument("second")
-@_variant
+@click.option("--variant", default="base", show_default=True, help="Which variant of both.")
 @_runs
 @_shared
 def compare(first: str, second: str, variant: str, root: Path) -> None:
-    """Compare two runs, paired where they were tested on the same rows."""
+    """Compare two runs, paired where the test rows are the same."""
     from zoo import api
 
-    document = _call(api.compare, first, second, root, variant)
+    document = api.compare(first, second, root, variant)
     one, two = document["metrics"]
     rows = [
         (name, _number(one[name]), _number(two.get(name)),
@@ -506,17 +626,17 @@ def compare(first: str, second: str, variant: str, root: Path) -> None:
     _emit(document, text)
 
 
-@cli.command("eval")
+@cli.command("eval", epilog=_examples("zoo eval latest", "zoo eval latest --variant all --json"))
 @click.argument("run")
 @_variant
 @_split
 @_runs
 @_shared
 def evaluate(run: str, variant: str, split: str, root: Path) -> None:
-    """Metrics of RUN's artefacts with 95 % intervals."""
+    """Score RUN's artefacts, with 95 % intervals."""
     from zoo import api
 
-    document = _call(api.evaluate, run, variant, split, root)
+    document = api.evaluate(run, variant, split, root)
     rows = [
         (r["variant"], name, _number(m["value"]), f"[{_number(m['ci_low'])}, {_number(m['ci_high'])}]",
          _number(r["n"]))
@@ -525,22 +645,32 @@ def evaluate(run: str, variant: str, split: str, root: Path) -> None:
     _emit(document, _table(("variant", "metric", "value", "95 % interval", "n"), rows))
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples(
+        "zoo predict latest --split val", "zoo predict latest new.csv --output answers.csv"
+    )
+)
 @click.argument("run")
 @click.argument("source", metavar="[INPUT]", required=False, type=click.Path(path_type=Path))
 @_variant
 @_split
-@click.option("--output", type=click.Path(path_type=Path), help="File for INPUT's predictions.")
+@_output("File for INPUT's predictions [INPUT-predictions.csv].")
 @_runs
 @_shared
 def predict(
     run: str, source: Path | None, variant: str, split: str, output: Path | None, root: Path
 ) -> None:
-    """Predict a split with RUN, or INPUT: a CSV or Parquet file, pictures, an NPZ file."""
+    """Predict a split with RUN, or an INPUT of your own.
+
+    INPUT is a CSV or Parquet file, a folder of pictures or an NPZ file.
+    """
     from zoo import api
 
-    document = _call(
-        api.predict, run, source=source, variant=variant, split=split, output=output, root=root
+    if source is not None:
+        _refuse([o for o in _given(but=()) if o == "--split"], "INPUT is no split of the data.")
+
+    document = api.predict(
+        run, source=source, variant=variant, split=split, output=output, root=root
     )
     rows = [
         (r["variant"], r["split"] or "own", _number(r["n"]), r["path"]) for r in document["results"]
@@ -551,17 +681,36 @@ def predict(
 # Variants -----------------------------------------------------------------------------------------
 
 
-@cli.command(epilog="Recipes: step(+step)*, with the steps prune:SPARSITY, float16, dynamic, int8.")
+class _Compress(click.Command):
+    """Its help lists the steps of the recipe table, read when it is asked for."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from zoo.compress.steps import STEPS
+
+        with formatter.section("Recipes are step(+step)*, with the steps"):
+            formatter.write_dl(
+                [
+                    (f"{s.name}:{s.argument}" if s.argument else s.name, s.help)
+                    for s in STEPS.values()
+                ]
+            )
+        super().format_epilog(ctx, formatter)
+
+
+@cli.command(
+    cls=_Compress,
+    epilog=_examples("zoo compress latest int8 prune:0.8+int8", "zoo compress latest float16"),
+)
 @click.argument("run")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
-@_variant
+@click.option("--variant", default="base", show_default=True, help="Which variant to start from.")
 @_runs
 @_shared
 def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> None:
     """Make compressed variants of RUN."""
     from zoo import api
 
-    document = _call(api.compress, run, recipes, variant=variant, root=root, progress=_progress())
+    document = api.compress(run, recipes, variant=variant, root=root, progress=_progress())
     rows = []
     for r in document["results"]:
         name, value = next(iter(r["metrics"].items()), ("", None))
@@ -575,7 +724,13 @@ def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> No
     _fail_on_errors(document["results"])
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples(
+        "zoo benchmark latest --variant all",
+        "zoo benchmark mlp --scenario SingleStream --seconds 10",
+        "zoo benchmark quick --output results.json",
+    )
+)
 @click.argument("names", nargs=-1, metavar="[RUN|MODEL|SUITE]...")
 @_variant
 @click.option(
@@ -585,34 +740,49 @@ def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> No
 @click.option(
     "--seconds", type=click.FloatRange(0.1, 3600), help="Least duration of a scenario [3]."
 )
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--output", type=click.Path(path_type=Path), help="Write the JSON document here too.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1),
+              help="Threads of the interpreter.")  # fmt: skip
+@_output("Write the JSON document here too.")
 @_runs
 @_shared
 def benchmark(
     names: tuple[str, ...], variant: str, scenario: tuple[str, ...], seconds: float | None,
     threads: int, output: Path | None, root: Path,
 ) -> None:  # fmt: skip
-    """Measure artefacts with MLPerf LoadGen. Without arguments: train and measure a quick suite."""
+    """Measure artefacts with MLPerf LoadGen.
+
+    A RUN's variant is measured, or all variants of a MODEL's newest run (trained first where there
+    is none), or the entries of a SUITE, each freshly trained. Without arguments: the suite quick.
+    """
     from zoo import api
     from zoo.registry import models
     from zoo_bench.suite import suite_names
     from zoo_bench.table import markdown
 
+    suites = set(suite_names())
+    trained = [n for n in names if n in models().specs and not _is_run(n, root)]
+    for name in names:
+        if name not in suites and name not in trained:
+            _known_run(name, root, "run, model or suite", [*models().specs, *suites])
+    if trained:
+        _refuse(
+            [o for o in _given(but=()) if o == "--variant"], "all variants of a MODEL's run count."
+        )
+    if suites & set(names or ("quick",)):
+        chosen = {"--variant", "--scenario", "--threads"} & set(_given(but=()))
+        _refuse(sorted(chosen), "a SUITE says what is measured.")
     documents = []
     for name in names or ("quick",):
-        if name in suite_names():
-            document = _call(
-                api.benchmark_suite, name, root=root, seconds=seconds, progress=_progress()
+        arguments = {"seconds": seconds or 3.0, "root": root, "progress": _progress(),
+                     "scenarios": scenario or None, "threads": threads}  # fmt: skip
+        if name in suites:
+            documents.append(
+                api.benchmark_suite(name, root=root, seconds=seconds, progress=_progress())
             )
+        elif name in trained:
+            documents.append(api.benchmark_model(name, **arguments))
         else:
-            arguments = {"scenarios": scenario or None, "seconds": seconds or 3.0,
-                         "threads": threads, "root": root, "progress": _progress()}  # fmt: skip
-            if name in models().specs and not (root / name / "run.json").exists():
-                document = _call(api.benchmark_model, name, **arguments)
-            else:
-                document = _call(api.benchmark, name, variant=variant, **arguments)
-        documents.append(document)
+            documents.append(api.benchmark(name, variant=variant, **arguments))
     results = [row for document in documents for row in document["results"]]
     merged = documents[0] if len(documents) == 1 else {"run": None, "results": results}
     if output is not None:
@@ -624,12 +794,18 @@ def benchmark(
     _fail_on_errors(results)
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples(
+        "zoo explain latest", "zoo explain latest --variant int8 --method kernel --samples 50"
+    )
+)
 @click.argument("run")
 @_variant
 @click.option("--method", help="Instead of the one that the model's layers call for.")
-@click.option("--samples", default=100, show_default=True, type=click.IntRange(2))
-@click.option("--background", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--samples", default=100, show_default=True, type=click.IntRange(2),
+              help="Rows to explain.")  # fmt: skip
+@click.option("--background", default=50, show_default=True, type=click.IntRange(1),
+              help="Training rows that they are set against.")  # fmt: skip
 @_split
 @_runs
 @_shared
@@ -642,44 +818,48 @@ def explain(
     split: str,
     root: Path,
 ) -> None:
-    """Attribute RUN's outputs to the columns or patches they came from (SHAP)."""
+    """Attribute RUN's outputs to columns or patches (SHAP)."""
     from zoo import api
 
-    document = _call(
-        api.explain, run, variant=variant, method=method, samples=samples, background=background,
+    document = api.explain(run, variant=variant, method=method, samples=samples, background=background,
         split=split, root=root, progress=_progress(),
     )  # fmt: skip
     parts = []
     for r in document["results"]:
+        error = r["additivity_error"].get("max")
         parts.append(
             f"{r['variant']}: {r['method']} in {r['space']} space, {r['samples']} rows against "
             f"{r['background']}: {r['why_method']}\n"
-            f"additivity error {r['additivity_error']['max']:.1e} of the output's range, "
-            f"{r['samples_per_second']:.1f} rows/s"
+            f"additivity error {'-' if error is None else f'{error:.1e}'} of the output's range, "
+            f"{_number(r['samples_per_second'], 1)} rows/s"
         )
         rows = [(f["name"], _number(f["importance"])) for f in r["features"][:12]]
         parts.append(_table(("feature", "mean |SHAP|"), rows))
-    _emit(document, "\n".join(parts))
+        parts.append("")
+    _emit(document, "\n".join(parts).rstrip())
+    _fail_on_errors(document["results"])
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples("zoo fairness latest", "zoo fairness latest --variant all --sensitive sex,age")
+)
 @click.argument("run")
 @_variant
 @click.option("--sensitive", default="", help="Attributes to judge by: a,b; all otherwise.")
-@click.option("--min-cell", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100))
+@_min_cell
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100),
+              help="Bootstrap resamples of the intervals.")  # fmt: skip
 @_split
 @_runs
 @_shared
 def fairness(
     run: str, variant: str, sensitive: str, min_cell: int, resamples: int, split: str, root: Path
 ) -> None:
-    """Metrics of RUN by group with intervals, and the disparities between groups."""
+    """Judge RUN by group: metrics, disparities, intervals."""
     from zoo import api
 
     attributes = [s.strip() for s in sensitive.split(",") if s.strip()]
-    document = _call(
-        api.fairness, run, variant=variant, split=split, attributes=attributes,
+    document = api.fairness(run, variant=variant, split=split, attributes=attributes,
         resamples=resamples, min_cell=min_cell, root=root, progress=_progress(),
     )  # fmt: skip
     parts = []
@@ -712,17 +892,21 @@ def _interval(value: Mapping[str, Any]) -> str:
     return f"{shown:.3f} [{value['ci_low']:.3f}, {value['ci_high']:.3f}]"
 
 
-@cli.command()
+@cli.command(
+    epilog=_examples(
+        "zoo audit mlp --data loans.csv --target approved --sensitive sex",
+        "zoo audit latest int8 prune:0.8+int8 --gate 'worst_group_drop<=0.02'",
+    )
+)
 @click.argument("subject", metavar="RUN|MODEL")
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @_training
-@click.option("--gate", "gates", multiple=True, help="NAME<=VALUE; exit 3 when one fails.")
+@click.option("--gate", "gates", multiple=True, metavar="NAME<=VALUE",
+              help="Limit that every variant must keep (or NAME>=VALUE); exit 3 if one fails.")  # fmt: skip
 @click.option("--seconds", default=1.5, show_default=True, type=click.FloatRange(0.1, 3600),
               help="Least duration of a LoadGen scenario.")  # fmt: skip
-@click.option(
-    "--no-exemplars", is_flag=True, help="Keep rows, texts and pictures out of the report."
-)
-@click.option("--min-cell", default=10, show_default=True, type=click.IntRange(1))
+@_no_exemplars
+@_min_cell
 @_runs
 @_shared
 def audit(
@@ -730,28 +914,29 @@ def audit(
     training: dict[str, Any], gates: tuple[str, ...], seconds: float, no_exemplars: bool,
     min_cell: int, root: Path,
 ) -> None:  # fmt: skip
-    """Compress, measure, explain and compare RUN, or a MODEL trained first; write one page."""
+    """Compress, measure, explain, compare; write one page.
+
+    RUN is audited as it is. A MODEL is trained first, with the options of `zoo train`.
+    """
     from zoo import api
     from zoo.gates import parse_gates
     from zoo.registry import models
 
     progress = _progress()
     parse_gates(gates)
-
-    def work() -> Any:
-        text = subject
-        if subject in models().specs and not (root / subject / "run.json").exists():
-            _check_recipes(recipes)
-            request = _request(subject, data_name, fields)
-            text = api.train(subject, request=request, root=root, progress=progress, **training)[
-                "run"
-            ]
-        return api.audit(
-            text, recipes or api.DEFAULT_RECIPES, gates=gates, seconds=seconds,
-            private=no_exemplars, min_cell=min_cell, root=root, progress=progress,
-        )  # fmt: skip
-
-    document = _call(work)
+    _check_recipes(recipes)
+    text = subject
+    if subject in models().specs and not _is_run(subject, root):
+        request = _request(subject, data_name, fields)
+        text = api.train(subject, request=request, root=root, progress=progress, **training)["run"]
+    else:
+        _known_run(subject, root, "run or model", models().specs)
+        own = {"gates", "seconds", "no_exemplars", "min_cell", "root", "as_json", "debug"}
+        _refuse(_given(but=own), f"{subject} is trained already.")
+    document = api.audit(
+        text, recipes or api.DEFAULT_RECIPES, gates=gates, seconds=seconds,
+        private=no_exemplars, min_cell=min_cell, root=root, progress=progress,
+    )  # fmt: skip
     rows = []
     for r in document["variants"]:
         name, value = next(iter(r["metrics"].items()), ("", None))
@@ -765,10 +950,31 @@ def audit(
             f"\ngate {gate['name']} {gate['expected']}: {gate['variant']} "
             f"{_number(gate['received'])} {'passed' if gate['passed'] else 'FAILED'}"
         )
+        if gate["reason"]:
+            text += f" ({gate['reason']})"
     _emit(document, f"{text}\n{document['report']}")
     _fail_on_errors(document["variants"])
     if not document["passed"]:
         raise SystemExit(ENFORCED)
+
+
+def _is_run(text: str, root: Path) -> bool:
+    return (root / text / "run.json").exists()
+
+
+def _known_run(text: str, root: Path, what: str, others: Iterable[str]) -> None:
+    """Raise for what is neither a run nor one of ``others``, with suggestions from both."""
+    from zoo.run import find_run, list_runs
+
+    try:
+        find_run(text, root)
+    except ZooError as error:
+        if Path(text).name != text:  # a path: its own error says more
+            raise
+        names = [*(run.name for run in list_runs(root)), *others]
+        problem = unknown(what, text, names, hint=error.hint)
+        problem.kind = error.kind
+        raise problem from error
 
 
 def _check_recipes(recipes: Sequence[str]) -> None:
@@ -779,28 +985,26 @@ def _check_recipes(recipes: Sequence[str]) -> None:
         parse(recipe)
 
 
-@cli.command()
+@cli.command(epilog=_examples("zoo report latest", "zoo report latest --no-exemplars"))
 @click.argument("run")
-@click.option(
-    "--no-exemplars", is_flag=True, help="Keep rows, texts and pictures out of the report."
-)
+@_no_exemplars
 @_runs
 @_shared
 def report(run: str, no_exemplars: bool, root: Path) -> None:
-    """Write RUN's report (HTML) and model card (Markdown) again from its documents."""
+    """Write RUN's report and model card from its documents."""
     from zoo import api
 
-    document = _call(api.report, run, private=no_exemplars, root=root)
+    document = api.report(run, private=no_exemplars, root=root)
     _emit(document, f"{document['html']}\n{document['markdown']}")
 
 
-@cli.command()
+@cli.command(epilog=_examples("zoo doctor", "zoo doctor --json"))
 @_shared
 def doctor() -> None:
-    """Show what the installation stands on, and what is wrong with it."""
+    """Show what the installation stands on, and problems."""
     from zoo import api
 
-    document = _call(api.doctor)
+    document = api.doctor()
     lines = [f"{name:30} {version}" for name, version in document["packages"].items()]
     lines += [f"{key:30} {value}" for key, value in document["devices"].items()]
     lines += [f"{'memory':30} {document['memory_gb']} GB"]
@@ -813,44 +1017,74 @@ def doctor() -> None:
 # Entry --------------------------------------------------------------------------------------------
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception: what is half-written is cleaned up on the way out."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+#: OSErrors that are the machine's and not ours: no space, no permission, a read-only disk.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def _as_zoo_error(error: BaseException) -> ZooError:
+    """Any exception as what a user should read."""
+    if isinstance(error, ZooError):
+        return error
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else "zoo"
+        return ZooError(error.format_message(), hint=f"See: {path} --help", kind="usage")
+    if isinstance(error, (click.exceptions.Abort, KeyboardInterrupt)):
+        cause = error.__cause__ if isinstance(error, click.exceptions.Abort) else error
+        number = signal.SIGTERM if isinstance(cause, _Terminated) else signal.SIGINT
+        return Interrupted(number, f"Stopped by {number.name}.")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        from zoo.run import guard_disk
+
+        return guard_disk(error)
+    return ZooError(
+        "Something went wrong that should not have.",
+        received=" ".join(f"{type(error).__name__}: {error}".split()),
+        hint="Run it again with --debug to see where, and report it.",
+        kind="internal",
+        exit_code=FAILURE,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every way out has the exit code that the README promises."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(args=words, prog_name="zoo", standalone_mode=False)
+        with _terminable():
+            code = cli.main(args=words, prog_name="zoo", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.UsageError as error:
-        hint = f"{error.ctx.command_path} --help" if error.ctx is not None else "zoo --help"
-        _complain(ZooError(error.format_message(), hint=f"See: {hint}", kind="usage"), words, USAGE)
-    except ZooError as error:
-        if "--debug" in words:
-            raise
-        _complain(error, words, error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(USAGE)
+    except BrokenPipeError:  # `zoo list | head`: nobody reads on, and Python's exit would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(FAILURE)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        problem = _as_zoo_error(error)
         if "--debug" in words:
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        problem = ZooError(
-            "Something went wrong that should not have.",
-            received=reason,
-            hint="Run it again with --debug to see where, and report it.",
-            kind="internal",
-        )
-        _complain(problem, words, FAILURE)
-
-
-def _complain(error: ZooError, words: Sequence[str], code: int) -> None:
-    if "--json" in words:
-        click.echo(json.dumps(error.document(), indent=1))
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(code)
+            traceback.print_exc()
+        if "--json" in words:
+            click.echo(json.dumps(problem.document(), indent=1))
+        click.echo(f"Error: {problem}", err=True)
+        sys.exit(problem.exit_code)
 
 
 if __name__ == "__main__":

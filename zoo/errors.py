@@ -39,25 +39,39 @@ class ZooError(Exception):
         return {"error": {name: getattr(self, name) for name in names}}
 
     def __str__(self) -> str:
-        rows = [self.message]
+        rows = [clip(self.message)]
         for label in ("expected", "received", "hint"):
             text = getattr(self, label)
             if text:
-                rows.append(f"  {label.capitalize()}: {text}")
+                rows.append(f"  {label.capitalize()}: {clip(text)}")
         return "\n".join(rows)
+
+
+#: Characters of one line of an error: four lines of them fit on one screen of 24 x 80.
+LINE = 400
+
+
+def clip(text: str, limit: int = LINE) -> str:
+    """``text`` with its middle left out when it is longer than ``limit`` characters."""
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 3
+    return f"{text[:head]} ... {text[len(text) - (limit - head) :]}"
 
 
 def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None) -> ZooError:
     """An error for a name that is not in ``known``, with the nearest ones as a suggestion."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    plain = {item.casefold(): item for item in known}
+    found = difflib.get_close_matches(name[:100].casefold(), plain, n=3, cutoff=0.5)
+    close = [plain[item] for item in found]
     suggestion = f"Did you mean {' or '.join(close)}?" if close else hint
     shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
     return ZooError(
-        f"Unknown {what} {name!r}.",
+        f"Unknown {what} {clip(repr(name), 80)}.",
         expected=f"one of: {shown or '(there are none)'}",
-        received=repr(name),
-        hint=suggestion or hint,
+        received=clip(repr(name), 80),
+        hint=suggestion,
         kind=f"unknown_{what.replace(' ', '_')}",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,9 @@ GATES: dict[str, Callable[[Mapping[str, Any], Rows, Rows], float | None]] = {
 }
 
 
+NOT_MEASURED = "there is no such number for this model and data"
+
+
 def parse_gates(texts: Sequence[str]) -> list[tuple[str, str, float]]:
     """``NAME<=VALUE`` texts as (name, comparison, limit). Raises :class:`ZooError`."""
     gates = []
@@ -63,9 +67,17 @@ def parse_gates(texts: Sequence[str]) -> list[tuple[str, str, float]]:
         if name not in GATES:
             raise unknown("gate", name, GATES)
         try:
-            gates.append((name, sign, float(limit)))
-        except ValueError as error:
-            raise ZooError(f"{text!r} has no number.", expected="NAME<=VALUE") from error
+            value = float(limit)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ZooError(
+                f"The gate {text!r} has no number.",
+                expected="NAME<=VALUE or NAME>=VALUE with a finite number",
+                received=limit,
+                kind="bad_gate",
+            )
+        gates.append((name, sign, value))
     return gates
 
 
@@ -79,6 +91,7 @@ def judge(
             if row["variant"] == BASE:
                 continue
             value = None if row.get("error") else GATES[name](row, deltas, drift)
+            reason = None if value is not None else row.get("error") or NOT_MEASURED
             rows.append(
                 {
                     "name": name,
@@ -86,6 +99,7 @@ def judge(
                     "passed": value is not None and _COMPARE[sign](value, limit),
                     "expected": f"{sign} {limit:g}",
                     "received": value,
+                    "reason": reason,
                 }
             )
     return rows

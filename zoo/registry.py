@@ -11,11 +11,12 @@ import fnmatch
 import importlib
 import importlib.metadata
 import pkgutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from zoo.errors import FAILURE, ZooError, unknown
+from zoo.errors import FAILURE, ZooError, clip, unknown
 from zoo.spec import DatasetSpec, ModelSpec
 
 Spec = TypeVar("Spec", ModelSpec, DatasetSpec)
@@ -40,7 +41,10 @@ class Registry(Generic[Spec]):
     def get(self, name: str) -> Spec:
         """The spec of that name. Raises :class:`ZooError` with suggestions for an unknown one."""
         if name not in self.specs:
-            raise unknown(self.what, name, self.specs)
+            lost = "; ".join(
+                f"{item.name} could not be loaded: {item.error}" for item in self.broken
+            )
+            raise unknown(self.what, name, self.specs, hint=lost or None)
         return self.specs[name]
 
     def glob(self, pattern: str | None) -> list[Spec]:
@@ -53,10 +57,14 @@ class Registry(Generic[Spec]):
         return [self.specs[name] for name in names]
 
 
+#: (where, loader of its specs)
+Source = tuple[str, Callable[[], Iterable[Any]]]
+
+
 def collect(
-    what: str, sources: list[tuple[str, Any]], plugins: list[tuple[str, Any]]
+    what: str, kind: type, sources: list[Source], plugins: list[Source]
 ) -> tuple[dict[str, Any], tuple[Broken, ...]]:
-    """Read ``SPECS`` of modules; ``sources`` and ``plugins`` are (where, loader) pairs.
+    """Read specs of class ``kind`` from our own ``sources`` and from ``plugins``.
 
     A broken file of our own raises; a broken plugin becomes a :class:`Broken` row. A name that is
     taken raises in both cases: which one would win must never depend on import order.
@@ -64,13 +72,16 @@ def collect(
     specs: dict[str, Any] = {}
     origin: dict[str, str] = {}
     broken: list[Broken] = []
-    for where, load in [*sources, *plugins]:
+    for ours, (where, load) in [*((True, s) for s in sources), *((False, p) for p in plugins)]:
         try:
             found = list(load())
-        except Exception as error:
-            if (where, load) in sources:
+            strange = [spec for spec in found if not isinstance(spec, kind)]
+            if strange:
+                raise TypeError(f"SPECS holds a {type(strange[0]).__name__}, not a {kind.__name__}")
+        except (Exception, SystemExit) as error:
+            if ours:
                 raise
-            broken.append(Broken(where, f"{type(error).__name__}: {error}"))
+            broken.append(Broken(where, clip(f"{type(error).__name__}: {error}")))
             continue
         for spec in found:
             if spec.name in specs:
@@ -86,7 +97,7 @@ def collect(
     return specs, tuple(broken)
 
 
-def _files(package: str) -> list[tuple[str, Any]]:
+def _files(package: str) -> list[Source]:
     paths = importlib.import_module(package).__path__
     names = [f"{package}.{item.name}" for item in pkgutil.iter_modules(paths)]
 
@@ -96,7 +107,7 @@ def _files(package: str) -> list[tuple[str, Any]]:
     return [(name, loader(name)) for name in sorted(names)]
 
 
-def _plugins(group: str) -> list[tuple[str, Any]]:
+def _plugins(group: str) -> list[Source]:
     def loader(point: importlib.metadata.EntryPoint) -> Any:
         def load() -> Any:
             value = point.load()
@@ -111,12 +122,12 @@ def _plugins(group: str) -> list[tuple[str, Any]]:
 @cache
 def models() -> Registry[ModelSpec]:
     """All models there are."""
-    specs, broken = collect("model", _files("zoo.models"), _plugins("zoo.models"))
+    specs, broken = collect("model", ModelSpec, _files("zoo.models"), _plugins("zoo.models"))
     return Registry("model", specs, broken)
 
 
 @cache
 def datasets() -> Registry[DatasetSpec]:
     """All data sets that have a name."""
-    specs, broken = collect("data set", _files("zoo.data"), _plugins("zoo.datasets"))
+    specs, broken = collect("data set", DatasetSpec, _files("zoo.data"), _plugins("zoo.datasets"))
     return Registry("data set", specs, broken)

@@ -7,7 +7,9 @@ A reader never sees a half-written file or folder: each is made under a name tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -15,12 +17,14 @@ import os
 import re
 import secrets
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import FAILURE, ZooError, unknown
+from zoo.errors import FAILURE, USAGE, ZooError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 BASE = "base"
+TRAINING = ".training.lock"  # held by the process that trains a run
 #: Where runs live unless told otherwise.
 RUNS = Path("runs")
 
@@ -107,32 +112,59 @@ def new_folder(target: Path) -> Iterator[Path]:
                 with item.open("rb") as file:
                     os.fsync(file.fileno())
         try:
+            if target.is_dir():  # renaming would replace an empty one without a word
+                raise FileExistsError(str(target))
             temporary.rename(target)
         except OSError as error:
             if target.exists():
-                raise _exists(target) from error
+                raise exists_already(target) from error
             raise
         _sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _exists(target: Path) -> ZooError:
+def exists_already(target: Path) -> ZooError:
+    """The error for a run or a variant whose name is taken; its hint says what can be done."""
+    if (target / "run.json").exists():
+        hint = f"Choose another --name, or continue it: zoo train --resume {target}"
+    elif (target.parent / "run.json").exists():
+        hint = f"It holds no whole variant: remove the folder {target} and make it again."
+    else:
+        hint = "Choose another --name."
     return ZooError(
         f"{target} exists already.",
         expected="a name that is not taken",
         received=target.name,
-        hint="Choose another --name, or continue that run with `zoo train --resume`.",
+        hint=hint,
         kind="run_exists",
     )
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two commands never rewrite the same document at once."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(folder: Path, name: str = ".lock", wait: bool = True) -> Iterator[None]:
+    """Hold the folder's lock: two commands never rewrite the same document at once.
+
+    The system releases it when the process ends, however it ends. Raises ``BlockingIOError`` when
+    it is held by another and ``wait`` is false.
+    """
+    with (folder / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run. Raises :class:`ZooError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ZooError(
+            f"{path} could not be read.",
+            expected="a JSON file, as the training wrote it",
+            received=str(error),
+            hint="The run is damaged: restore the file, or train again.",
+            kind="bad_document",
+        ) from error
 
 
 class Variant:
@@ -152,18 +184,37 @@ class Variant:
         """Identity of the variant: the hash of its ``variant.json``."""
         return sha256_file(self.path / "variant.json")
 
-    @property
+    @functools.cached_property
     def artifact(self) -> Path:
-        """The file that is measured. Raises :class:`ZooError` when the variant has none."""
-        name = self.document()["artifact"]
-        if name is None:
+        """The file that is measured.
+
+        Raises :class:`ZooError` when the variant has none, or when it is no longer the file that
+        ``variant.json``, the metrics and the predictions were made from.
+        """
+        document = self.document()
+        if document["artifact"] is None:
             raise ZooError(
                 f"Variant {self.name!r} of run {self.run.name!r} has no artefact to measure.",
-                received=self.document().get("error") or "no artifact in variant.json",
+                received=document.get("error") or "no artifact in variant.json",
                 hint="Measure another variant, or make it again with `zoo compress`.",
                 kind="no_artifact",
             )
-        return self.path / name
+        path = self.path / document["artifact"]
+        name = path.relative_to(self.run.path).as_posix()
+        made = {entry["path"]: entry["sha256"] for entry in document["inputs"]}.get(name)
+        found = sha256_file(path) if path.is_file() else None
+        if found is None or made not in (None, found):
+            raise ZooError(
+                f"{path} is not the file that variant {self.name!r} was made with.",
+                expected=f"SHA-256 {str(made)[:16]}...",
+                received="no such file" if found is None else f"SHA-256 {found[:16]}...",
+                hint="Restore it, or train the model again."
+                if self.name == BASE
+                else f"Remove the folder {self.path} and make it again: "
+                f"zoo compress {self.run.path} {document['recipe']}",
+                kind="changed_artifact",
+            )
+        return path
 
     @property
     def weights(self) -> Path:
@@ -171,16 +222,19 @@ class Variant:
         own = self.path / "model.weights.h5"
         if own.exists():
             return own
-        parent = self.document()["parent"]
-        if parent is None:
-            raise ZooError(
-                f"Run {self.run.name!r} has no weights for variant {self.name!r}.",
-                expected=str(own),
-                received="no such file",
-                hint="Train the model again.",
-                kind="missing_weights",
-            )
-        return self.run.variant(parent["variant"]).weights
+        document = self.document()
+        if document["kind"] == "transform" and document["parent"] is not None:
+            return self.run.variant(document["parent"]["variant"]).weights
+        raise ZooError(
+            f"Variant {self.name!r} of run {self.run.name!r} has lost its weights.",
+            expected=str(own),
+            received="no such file",
+            hint="Restore the file, or train the model again."
+            if self.name == BASE
+            else f"Remove the folder {self.path} and make it again: "
+            f"zoo compress {self.run.path} {document['recipe']}",
+            kind="missing_weights",
+        )
 
     def inputs(self, *paths: Path) -> list[dict[str, str]]:
         """``[{path, sha256}]`` of files, relative to the run's folder."""
@@ -224,16 +278,29 @@ class Variant:
         """The stored predictions on a split. Raises :class:`ZooError` when there are none."""
         from zoo.predictions import Predictions
 
-        path = self.path / predictions_file(split)
+        folder = (
+            self.artifact.parent
+        )  # raises for an artefact that has changed since they were made
+        path = folder / predictions_file(split)
+        hint = f"zoo predict {self.run.path} --variant {self.name} --split {split}"
         if not path.exists():
             raise ZooError(
                 f"There are no predictions of variant {self.name!r} on split {split!r}.",
                 expected=str(path),
                 received="no such file",
-                hint=f"zoo predict {self.run.path} --variant {self.name} --split {split}",
+                hint=hint,
                 kind="missing_predictions",
             )
-        return Predictions.load(path)
+        try:
+            return Predictions.load(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ZooError(
+                f"{path} could not be read.",
+                expected="predictions as `zoo predict` writes them",
+                received=f"{type(error).__name__}: {error}",
+                hint=f"Make them again: {hint}",
+                kind="bad_document",
+            ) from error
 
     def write_predictions(self, predictions: Predictions) -> Path:
         """Store predictions; returns the file's path."""
@@ -271,6 +338,35 @@ class Run:
         from zoo.schema import RunDocument, load
 
         return load(self.path / "run.json", RunDocument).model_dump(mode="json")
+
+    def plan(self) -> dict[str, Any]:
+        """``preprocess.json``: how inputs become arrays."""
+        return read_json(self.path / "preprocess.json")
+
+    @property
+    def status(self) -> str:
+        """The training's status; "interrupted" for one whose process is gone (`kill -9`)."""
+        status = self.document()["status"]
+        if status == "training":
+            with contextlib.suppress(BlockingIOError), locked(self.path, TRAINING, wait=False):
+                return "interrupted"
+        return status
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Hold the run for a training. Raises :class:`ZooError` when another process trains it."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.path, TRAINING, wait=False))
+            except BlockingIOError as error:
+                raise ZooError(
+                    f"Run {self.name!r} is being trained by another process.",
+                    expected="one training at a time",
+                    received=f"{self.path / TRAINING} is held",
+                    hint="Wait for it, or end it first.",
+                    kind="run_busy",
+                ) from error
+            yield
 
     def update(self, **changes: Any) -> None:
         """Change fields of ``run.json``."""
@@ -352,35 +448,53 @@ def list_runs(root: Path) -> list[Run]:
         for item in root.glob("*/run.json")
         if not item.parent.is_symlink() and not item.parent.name.startswith(".")
     ]
-    return sorted(runs, key=lambda run: (run.path / "run.json").stat().st_ctime)
+    return sorted(runs, key=_age)
+
+
+def _age(run: Run) -> tuple[str, int, str]:
+    """When a run was made; of those of one second, the one last written is the younger."""
+    path = run.path / "run.json"
+    created = ""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged: others say so
+        created = str(json.loads(path.read_text(encoding="utf-8")).get("created", ""))
+    return created, path.stat().st_mtime_ns, run.name
 
 
 def find_run(text: str, root: Path) -> Run:
     """``RUN`` on the command line: a path, a run's name, or ``latest``."""
-    for candidate in (root / text, Path(text)):
-        if (candidate / "run.json").is_file():
-            return Run(candidate)
+    candidates = (root / text, Path(text)) if text.strip() else ()
+    with contextlib.suppress(OSError):  # longer than any name can be
+        for candidate in candidates:
+            if (candidate / "run.json").is_file():
+                return Run(candidate)
+        for candidate in candidates:
+            if candidate.is_dir():
+                raise ZooError(
+                    f"{candidate} is no run.",
+                    expected="a folder with a run.json inside",
+                    received="a folder without one",
+                    hint="`zoo runs` lists the runs there are.",
+                    kind="unknown_run",
+                )
     names = [run.name for run in list_runs(root)]
-    if Path(text).is_dir():
-        raise ZooError(
-            f"{text} is no run.",
-            expected="a folder with a run.json inside",
-            received="a folder without one",
-            hint="`zoo runs` lists the runs there are.",
-            kind="unknown_run",
-        )
-    error = unknown("run", text, [*names, "latest"] if names else [])
+    error = unknown("run", text, [*names, "latest"] if names else [],
+                    hint=f"The runs in {root} were searched; --runs names another folder.")  # fmt: skip
     if not names:
         error.hint = f"There is no run in {root}. Make one: zoo train mlp"
     raise error
+
+
+#: Where writing failed because of what was asked for, not of what happened: exit code 2.
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
 
 
 def guard_disk(error: OSError) -> ZooError:
     """A full disk or a missing permission, said plainly."""
     return ZooError(
         f"Could not write: {error.strerror or error}.",
-        received=str(error.filename or ""),
+        expected="a folder that can be written to, with space left",
+        received=str(error.filename or "") or None,
         hint="Free some space or choose another folder with --runs.",
         kind="io_error",
-        exit_code=FAILURE,
+        exit_code=USAGE if error.errno in _REFUSED else FAILURE,
     )

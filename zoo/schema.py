@@ -6,11 +6,13 @@ Numbers are plain JSON numbers. What cannot be computed is null, with a reason b
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from zoo.errors import ZooError
 from zoo.jsontext import dumps
 
 SCHEMA_VERSION = 1
@@ -99,7 +101,7 @@ class MetricsDocument(Bound):
 
 
 class BenchmarkResult(Bound):
-    run: str | None
+    run: str | None  # the run's name; on stdout its path
     model: str
     variant: str
     runtime: str  # "litert"
@@ -153,8 +155,8 @@ class FairnessResult(Bound):
 class AuditDocument(Bound):
     """``audit.json``: the variants of one run against its base."""
 
-    run: str
-    report: str | None
+    run: str  # the run's name; on stdout its path
+    report: str | None  # relative to the run's folder; on stdout its path
     variants: list[dict[str, Any]]
     deltas: list[dict[str, Any]]
     noise_floor: dict[str, Any]
@@ -177,18 +179,52 @@ def dump(document: BaseModel | dict | list) -> str:
     return dumps(document) + "\n"
 
 
+class DocumentError(ZooError, ValueError):
+    """A document that is not what its name says."""
+
+    def __init__(self, path: Path, expected: str, received: str, hint: str) -> None:
+        super().__init__(
+            f"{path} could not be read.",
+            expected=expected,
+            received=received,
+            hint=hint,
+            kind="bad_document",
+        )
+
+
 def load(path: Path, model: type[BaseModel]) -> Any:
-    """Read and migrate a document. Raises ``ValueError`` naming the file when it does not fit."""
+    """Read and migrate a document.
+
+    Raises :class:`DocumentError`, which is a ``ValueError`` too, for a file that is missing, damaged,
+    of a newer schema, or does not fit ``model``.
+    """
+    damaged = "The file is damaged: restore it, or make it again with the command that wrote it."
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise DocumentError(path, "a readable file", error.strerror or str(error), damaged) from error
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise DocumentError(path, "JSON", f"{error}", damaged) from error
+    if not isinstance(raw, dict):
+        raise DocumentError(path, "a JSON object", f"a {type(raw).__name__}", damaged)
     version = raw.get("schema_version", 0)
-    if version > SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {version}; this Glasszoo reads up to {SCHEMA_VERSION}"
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise DocumentError(
+            path,
+            f"schema version {SCHEMA_VERSION} at most",
+            f"schema version {version}",
+            "It was written by a newer Glasszoo: pip install --upgrade glasszoo",
         )
-    return model.model_validate(MIGRATIONS.get(version, lambda document: document)(raw))
+    for old in range(version, SCHEMA_VERSION):
+        raw = MIGRATIONS[old](raw) if old in MIGRATIONS else raw
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise DocumentError(path, f"the fields of a {model.__name__}", wrong, damaged) from error
 
 
-MIGRATIONS: dict[int, Any] = {}  # version -> function that lifts a raw document to the next one
+#: version -> function that lifts a raw document of it to the next one.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}

@@ -57,7 +57,9 @@ def _fairness(
     data = run.document()["data"]
     try:
         said = variant.predictions(split)
-    except ZooError:
+    except ZooError as error:
+        if error.kind != "missing_predictions":
+            raise
         from zoo.train.session import reopen
         from zoo.variants import predict_split
 
@@ -113,8 +115,8 @@ def audit(
     rows = [_audit_row(item, measured) for item in chosen] + failed
     judged = judge(wanted, rows, deltas, drift)
     document = AuditDocument(
-        run=str(run.path),
-        report=str(run.path / "report.html"),
+        run=run.name,  # stored without the folders of this machine
+        report="report.html",
         variants=rows,
         deltas=deltas,
         noise_floor=_noise_floor(run),
@@ -130,8 +132,8 @@ def audit(
         created=now(),
     ).model_dump(mode="json")
     write_atomic(run.path / "audit.json", dump(document))
-    report(str(run.path), private=private, root=root)
-    return document
+    made = report(str(run.path), private=private, root=root)
+    return {**document, "run": made["run"], "report": made["html"]}
 
 
 def _audit_row(variant: Variant, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -214,7 +216,10 @@ def _noise_floor(run: Run) -> dict[str, Any]:
     experiment = run.document()["experiment"]
     values: dict[str, list[float]] = {}
     for sibling in list_runs(run.path.parent):
-        document = sibling.document()
+        try:
+            document = sibling.document()
+        except ZooError:  # damaged: no seed of ours, and `zoo runs` says what is wrong with it
+            continue
         if document["experiment"] == experiment and document["status"] == "done":
             for name, value in document["result"]["metrics"].items():
                 values.setdefault(name, []).append(value)
@@ -228,7 +233,18 @@ def report(
     from zoo_report import read_bundle, render
 
     run = find_run(text, root)
-    made = render(read_bundle(run.path, private=private))
+    try:
+        made = render(read_bundle(run.path, private=private))
+    except ZooError:
+        raise
+    except ValueError as error:  # a file that is not what its name says
+        raise ZooError(
+            f"The documents of run {run.name!r} can't be shown.",
+            expected="documents as the commands write them",
+            received=str(error),
+            hint=f"Remove the damaged file and make it again: zoo audit {run.path}",
+            kind="bad_document",
+        ) from error
     html, markdown = run.path / "report.html", run.path / "report.md"
     write_atomic(html, made.html)
     write_atomic(markdown, made.markdown)

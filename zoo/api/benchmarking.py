@@ -68,7 +68,7 @@ def benchmark_all(
                 **{
                     **row,
                     **item.bound(item.artifact),
-                    "run": str(run.path),
+                    "run": run.name,  # stored without the folders of this machine
                     "model": session.spec.name,
                     "variant": item.name,
                     "metrics": document["metrics"],
@@ -77,7 +77,7 @@ def benchmark_all(
             for row in measured
         ]
         item.upsert("benchmark.json", results, key=("runtime", "scenario", "threads"))
-        rows += results
+        rows += [{**result, "run": str(run.path)} for result in results]
     return rows
 
 
@@ -114,10 +114,10 @@ def benchmark_model(
     scenarios: Sequence[str] | None = None, progress: Progress = QUIET,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure the newest finished run of a model, trained first where there is none."""
-    done = [row for row in runs(root) if row["model"] == name and row["status"] == "done"]
+    done = [row for row in runs(root) if row["status"] == "done" and row["model"] == name]
     if done:
         text = done[-1]["run"]
-        progress.say(f"{name}: measuring the run {text}")
+        progress.say(f"{name}: measuring the run {Path(text).name}")
     else:
         text = train(name, root=root, progress=progress)["run"]
     return benchmark(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import ZooError
 from zoo.run import RUNS, list_runs
 
 if TYPE_CHECKING:
@@ -96,17 +97,22 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def runs(root: Path = RUNS) -> list[dict[str, Any]]:
-    """One document a run, oldest first."""
+    """One document a run, oldest first; a damaged one is ``{run, name, error}``."""
     rows = []
     for run in list_runs(root):
-        document = run.document()
+        row: dict[str, Any] = {"run": str(run.path), "name": run.name}
+        try:
+            document = run.document()
+        except ZooError as error:
+            rows.append({**row, "status": "damaged", "error": error.message})
+            continue
         result = document["result"] or {}
         rows.append(
             {
-                "run": run.name,
+                **row,
                 "model": document["spec"]["name"],
                 "data": document["data"]["name"],
-                "status": document["status"],
+                "status": run.status,
                 "created": document["created"],
                 "seed": document["seed"],
                 "metrics": result.get("metrics", {}),

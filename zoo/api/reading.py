@@ -23,7 +23,9 @@ def evaluate(
     for item in chosen:
         try:
             predictions = item.predictions(split)
-        except ZooError:
+        except ZooError as error:
+            if error.kind != "missing_predictions":
+                raise
             session = session or reopen(run)
             predictions = predict_split(session, item, split)
         result = {**score(predictions, task, item.name), **item.bound(item.artifact)}
@@ -98,8 +100,6 @@ def predict(
 
 
 def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) -> dict[str, Any]:
-    import json
-
     import numpy as np
     import pandas as pd
 
@@ -109,8 +109,8 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.tasks import get_task
 
     data = run.document()["data"]
-    plan = json.loads((run.path / "preprocess.json").read_text(encoding="utf-8"))
-    inputs = read_inputs(source, plan["kind"])
+    plan = run.plan()
+    inputs = read_inputs(source, plan)
     x = preprocess.apply(plan, inputs)
     y_pred, scores = get_task(data["task"]).decode(unscale(Artifact(variant.artifact)(x), plan))
     columns: dict[str, Any] = {"row": np.arange(len(x))}

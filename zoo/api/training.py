@@ -81,7 +81,7 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
     document = run.document()
     if document["status"] == "done":
         progress.say(f"{run.name} is trained already")
-        return document["result"]
+        return {**document["result"], "run": str(run.path)}
     session = reopen(run)
     return _train(session, run, session.build(), progress, resume=True)
 
@@ -93,7 +93,8 @@ def _train(
     from zoo.train.session import train as train_into
     from zoo.variants import ship_base
 
-    fitted = train_into(session, run, model, progress, resume)
+    with run.training():
+        fitted = train_into(session, run, model, progress, resume)
     if fitted.interrupted is not None:
         raise Interrupted(
             fitted.interrupted,
@@ -108,7 +109,7 @@ def _train(
     )
     metrics = base.document()["metrics"]
     result = {
-        "run": str(run.path),
+        "run": run.name,  # stored without the folders of this machine
         "model": session.spec.name,
         "data": session.data.name,
         "variant": BASE,
@@ -126,7 +127,7 @@ def _train(
     }
     run.update(status="done", result=result, progress={"epochs": fitted.epochs})
     point_latest(run.path.parent, run.name)
-    return result
+    return {**result, "run": str(run.path)}
 
 
 def baseline(session: Session) -> dict[str, Any]:

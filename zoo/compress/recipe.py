@@ -10,7 +10,7 @@ from typing import Any
 from zoo.compress.steps import STEPS, Work
 from zoo.errors import ZooError, unknown
 from zoo.progress import Progress
-from zoo.run import BASE, Run, Variant
+from zoo.run import BASE, Run, Variant, check_name
 from zoo.spec import Step
 from zoo.train.session import Session
 from zoo.variants import ship
@@ -29,9 +29,14 @@ def parse(recipe: str) -> list[Parsed]:
     """The steps of a recipe. Raises :class:`ZooError` for what is unknown or out of order."""
     parsed = []
     for text in recipe.strip().split("+"):
-        name, colon, argument = text.strip().partition(":")
+        name, colon, argument = (part.strip() for part in text.partition(":"))
         if name not in STEPS:
-            raise unknown("recipe", text.strip(), STEPS, hint="A recipe is step(+step)*.")
+            raise unknown(
+                "recipe",
+                name,
+                STEPS,
+                hint="A recipe is step(+step)*; `zoo compress --help` explains the steps.",
+            )
         step = STEPS[name]
         try:
             options = step.parse(argument if colon else None)
@@ -42,7 +47,7 @@ def parse(recipe: str) -> list[Parsed]:
                 received=repr(argument),
                 kind="bad_recipe",
             ) from error
-        parsed.append(Parsed(text.strip(), step, tuple(options.items())))
+        parsed.append(Parsed(f"{name}{colon}{argument}", step, tuple(options.items())))
     for before, after in itertools.pairwise(parsed):
         if before.step.kind == "transform":
             raise ZooError(
@@ -52,6 +57,7 @@ def parse(recipe: str) -> list[Parsed]:
                 hint=f"{after.text}+{before.text}",
                 kind="bad_recipe",
             )
+    check_name(slug([part.text for part in parsed]), "recipe")  # it will be a folder's name
     return parsed
 
 

@@ -55,10 +55,10 @@ class TrainOptions:
                 expected="a number above 0",
                 received=str(self.learning_rate),
             )
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < 100:
             raise ZooError(
                 "weight_decay is out of range.",
-                expected="a number, at least 0",
+                expected="a number from 0 to 100",
                 received=str(self.weight_decay),
             )
         from zoo.train.augment import AUGMENTATIONS
@@ -120,7 +120,8 @@ def coerce(name: str, text: Any, like: Any) -> Any:
         if isinstance(like, float):
             return float(text)
         if isinstance(like, (tuple, list)):
-            items = text if isinstance(text, (list, tuple)) else [t for t in text.split(",") if t]
+            listed = isinstance(text, (list, tuple))
+            items = text if listed else [t for t in str(text).split(",") if t]
             kind = type(like[0]) if like else str
             return tuple(kind(item) for item in items)
         return str(text)
@@ -136,11 +137,16 @@ def coerce(name: str, text: Any, like: Any) -> Any:
 
 
 def apply_settings(
-    config: Mapping[str, Any], options: TrainOptions, settings: Mapping[str, Any], fixed: set[str]
+    config: Mapping[str, Any],
+    options: TrainOptions,
+    settings: Mapping[str, Any],
+    fixed: set[str],
+    others: Collection[str] = (),
 ) -> tuple[dict[str, Any], TrainOptions]:
     """Lay ``--set`` over a model's config and its training options.
 
-    ``fixed`` names config keys that the data decides. Raises :class:`ZooError` for an unknown key.
+    ``fixed`` names config keys that the data decides, ``others`` keys that are known elsewhere.
+    Raises :class:`ZooError` for an unknown key.
     """
     config = dict(config)
     known = {field.name: getattr(options, field.name) for field in fields(options)}
@@ -157,7 +163,7 @@ def apply_settings(
         elif name in known:
             changes[name] = coerce(name, value, known[name])
         else:
-            raise unknown("setting", name, (set(config) | set(known)) - fixed)
+            raise unknown("setting", name, (set(config) | set(known) | set(others)) - fixed)
     options = replace(options, **changes)
     options.check()
     return config, options

@@ -22,6 +22,8 @@ from zoo.train.options import TrainOptions, apply_settings
 
 #: Keys of a model's config that the data decides.
 FROM_DATA = {"shape", "outputs"}
+#: ``--set`` keys of the preprocessing: the kind of data they are for, and their range.
+OF_PLAN = {"size": ("image", 1, 4096), "bins": ("tabular", 2, 1024)}
 
 
 @dataclass
@@ -135,16 +137,32 @@ def prepare(
 ) -> Session:
     """Load the data and resolve config and options. Raises :class:`ZooError` for what is wrong."""
     options = TrainOptions.parse(dict(spec.train))
-    known = {name: value for name, value in settings.items() if name not in ("size", "bins")}
-    config, options = apply_settings(spec.config, options, known, FROM_DATA)
+    known = {name: value for name, value in settings.items() if name not in OF_PLAN}
+    config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
     check_kind_early(spec, request)
     data = open_data(request)
     check_fit(spec, data)
-    chosen = {name: int(str(settings[name])) for name in ("size", "bins") if name in settings}
+    chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
     plan = preprocess.fit(data, chosen)
     config["shape"] = tuple(plan["shape"])
     config["outputs"] = get_task(data.task).outputs(len(data.classes))
     return Session(spec, request, data, plan, config, options, seed, deterministic)
+
+
+def _of_plan(name: str, value: Any, data: Data) -> int:
+    """The value of a setting of the preprocessing, checked against :data:`OF_PLAN`."""
+    kind, low, high = OF_PLAN[name]
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = low - 1
+    if data.kind != kind or not low <= number <= high:
+        raise ZooError(
+            f"--set {name}={value} does not fit {data.kind} data.",
+            expected=f"a whole number from {low} to {high}, and {kind} data",
+            received=f"{value!r} and {data.kind} data",
+        )
+    return number
 
 
 def check_kind_early(spec: ModelSpec, request: Request) -> None:
@@ -235,22 +253,12 @@ def start(session: Session, root: Path, name: str | None) -> tuple[Run, Any]:
 
 def reopen(run: Run) -> Session:
     """The session of a run, from its files. Raises :class:`ZooError` when the data changed."""
-    import json
-
     from zoo.registry import models
 
     document = run.document()
     spec = models().get(document["spec"]["name"])
     request = Request.parse(document["data"]["request"])
-    data = open_data(request)
-    if data.sha256 != document["data"]["sha256"]:
-        raise ZooError(
-            f"The data of run {run.name!r} has changed since it was trained.",
-            expected=f"SHA-256 {document['data']['sha256'][:16]}...",
-            received=f"SHA-256 {data.sha256[:16]}... of {request.data}",
-            hint="Put the old data back, or train again.",
-            kind="data_changed",
-        )
+    data = open_data(request, sha256=document["data"]["sha256"])
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in document["config"].items()}
     options = dict(document["options"])
     deterministic = options.pop("deterministic", False)
@@ -258,7 +266,7 @@ def reopen(run: Run) -> Session:
         spec=spec,
         request=request,
         data=data,
-        plan=json.loads((run.path / "preprocess.json").read_text(encoding="utf-8")),
+        plan=run.plan(),
         config=config,
         options=TrainOptions.parse(options),
         seed=document["seed"],
@@ -293,8 +301,9 @@ def train(
     except OSError as error:
         run.update(status="failed")
         raise guard_disk(error) from error
-    except BaseException:
-        run.update(status="failed")
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)  # between the loop's own watch for signals
+        run.update(status="interrupted" if stopped else "failed")
         raise
     if fitted.interrupted is not None:
         run.update(status="interrupted", progress={"epochs": fitted.epochs})
