@@ -14,11 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.preprocess import MISSING, OTHER, describe_columns, label_text
+from zoo.data.preprocess import (
+    MISSING,
+    OTHER,
+    codes_and_texts,
+    describe_columns,
+    is_number_type,
+    texts,
+)
 from zoo.errors import ZooError, unknown
 from zoo.tasks import get_task
 
 PARTS = ("train", "val", "test")
+MIN_ROWS = 20
+MAX_CLASSES = 1000
+#: More groups than this can't be told apart by any measure, nor read.
+MAX_GROUPS = 100
+#: Whole numbers with at most so many values are classes, unless --task says otherwise.
+MAX_NUMBERED_CLASSES = 20
+#: Numeric attributes with more values than this are banded.
+MAX_UNBANDED = 10
+#: The square of a larger target overflows float32, in which models are trained.
+MAX_TARGET = 1e18
 _ALIASES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -143,16 +160,28 @@ def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(values, return_counts=True)
 
 
-def load_table(request: Request) -> tuple[str, Table]:
+def load_table(request: Request, sha256: str | None = None) -> tuple[str, Table]:
     """Name and table of a request: a registered data set, or a path of the user's own."""
     from zoo.data.own import load_own, looks_like_path
     from zoo.registry import datasets
 
     registry = datasets()
     if request.data in registry.specs:
-        return request.data, registry.get(request.data).load(request)
+        table = registry.get(request.data).load(request)
+        for option, asked, there in (
+            ("target", request.target, (table.target,)),
+            ("split", request.split, ()),
+        ):
+            if asked is not None and asked not in there:
+                raise ZooError(
+                    f"Data set {request.data!r} has its own {option}.",
+                    expected=f"no --{option}" + "".join(f", or {name!r}" for name in there),
+                    received=f"--{option} {asked!r}",
+                )
+        check_unchanged(request.data, table.sha256, sha256)
+        return request.data, table
     if looks_like_path(request.data):
-        return Path(request.data).name, load_own(request)
+        return Path(request.data).name, load_own(request, sha256)
     raise unknown(
         "data set",
         request.data,
@@ -161,22 +190,50 @@ def load_table(request: Request) -> tuple[str, Table]:
     )
 
 
-def open_data(request: Request) -> Data:
-    """Load, check, group and split. Raises :class:`ZooError` for data that can't be used."""
-    name, table = load_table(request)
-    notes = list(table.notes)
-    if not len(table):
+def check_unchanged(source: Any, found: str, expected: str | None) -> None:
+    """Raise :class:`ZooError` where data are not those a model was trained on."""
+    if expected not in (None, found):
         raise ZooError(
-            f"{request.data} has no rows.", expected="at least 20 rows", received="0 rows"
+            f"{source} has changed since the model was trained.",
+            expected=f"SHA-256 {str(expected)[:16]}...",
+            received=f"SHA-256 {found[:16]}...",
+            hint="Put the old data back, or train again.",
+            kind="data_changed",
+        )
+
+
+def open_data(request: Request, sha256: str | None = None) -> Data:
+    """Load, check, group and split.
+
+    Raises :class:`ZooError` for data that can't be used, and where ``sha256`` is given and the
+    data have another.
+    """
+    name, table = load_table(request, sha256)
+    notes = list(table.notes)
+    if table.y is None:
+        raise ZooError(
+            f"Data set {name!r} is for {table.task}, for which no model can be trained yet.",
+            expected="data with a label for each row",
+            received=f"{table.kind} data without labels",
+            hint="`zoo data list` shows the data sets and their tasks.",
+            kind="kind_mismatch",
+        )
+    if len(table) < MIN_ROWS:
+        raise ZooError(
+            f"{request.data} has too few rows.",
+            expected=f"at least {MIN_ROWS} rows, to train, validate and test",
+            received=f"{len(table)} rows",
+            kind="too_few_rows",
         )
     task = infer_task(table, request, notes)
     y, classes = encode_labels(table, task)
+    positive = choose_positive(request.positive, classes, task)
     x, raw_groups, label_groups = table.x, dict(table.groups), table.label_groups
     if table.kind == "tabular":
         x, raw_groups = take_sensitive(table, request)
-        label_groups = tuple(g for g in label_groups if g in raw_groups)
     elif request.sensitive:
         raw_groups = {attr: _named(raw_groups, attr) for attr in request.sensitive}
+    label_groups = tuple(g for g in label_groups if g in raw_groups)
     if not raw_groups:
         attribute = "class" if classes else f"{table.target} band"
         raw_groups = {attribute: np.array(classes)[y] if classes else y}
@@ -190,11 +247,13 @@ def open_data(request: Request) -> Data:
         for attribute, values in raw_groups.items()
     }
     columns = describe_columns(x, parts["train"]) if table.kind == "tabular" else []
-    if columns and not any(column["used"] for column in columns):
+    if table.kind == "tabular" and not any(column["used"] for column in columns):
         raise ZooError(
             f"{request.data} has no column that can be an input.",
             expected="at least one numeric or categorical column with more than one value",
-            received="; ".join(f"{c['name']}: {c['why']}" for c in columns[:8]) or "no columns",
+            received="; ".join(f"{c['name']}: {c['why']}" for c in columns[:8])
+            or "no columns besides the target and the sensitive ones",
+            kind="no_inputs",
         )
     return Data(
         name=name,
@@ -203,7 +262,7 @@ def open_data(request: Request) -> Data:
         x=x,
         y=y,
         classes=classes,
-        positive=choose_positive(request.positive, classes, task),
+        positive=positive,
         groups=groups,
         label_groups=label_groups,
         parts=parts,
@@ -231,15 +290,13 @@ def take_sensitive(table: Table, request: Request) -> tuple[Any, dict[str, Any]]
     groups = dict(table.groups)
     x = table.x
     if request.sensitive:
-        available = {**{column: x[column].to_numpy() for column in x.columns}, **groups}
+        available = {**{str(column): x[column] for column in x.columns}, **groups}
         chosen = {name: _named(available, name) for name in request.sensitive}
         if not request.include_sensitive:
-            x = x.drop(
-                columns=[name for name in chosen if name in x.columns and name not in groups]
-            )
+            x = x.drop(columns=[name for name in chosen if name in x and name not in groups])
         groups = chosen
     if request.include_sensitive:
-        x = x.assign(**{name: values for name, values in groups.items() if name not in x.columns})
+        x = x.assign(**{name: values for name, values in groups.items() if name not in x})
     return x, groups
 
 
@@ -253,15 +310,15 @@ def infer_task(table: Table, request: Request, notes: list[str]) -> str:
     import pandas as pd
 
     labels = pd.Series(table.y).dropna()
-    distinct = labels.nunique()
-    numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
+    numeric = is_number_type(labels)
+    distinct = len(dict.fromkeys(codes_and_texts(labels)[1])) - 1  # without "(missing)"
     if distinct <= 2:
         task = "binary"
     elif not numeric:
         task = "multiclass"
     else:
         whole = bool((labels == labels.round()).all())
-        task = "multiclass" if whole and distinct <= 20 else "regression"
+        task = "multiclass" if whole and distinct <= MAX_NUMBERED_CLASSES else "regression"
     notes.append(
         f"task inferred from {table.target!r}: {task} ({distinct} distinct "
         f"{'numbers' if numeric else 'labels'}); --task overrides"
@@ -274,59 +331,91 @@ def encode_labels(table: Table, task: str) -> tuple[np.ndarray, tuple[str, ...]]
     import pandas as pd
 
     labels = pd.Series(table.y).reset_index(drop=True)
-    missing = int(labels.isna().sum())
-    if missing:
+    missing = labels.isna().to_numpy()
+    if missing.any():
         raise ZooError(
-            f"The target {table.target!r} is missing in {missing:,} of {len(labels):,} rows.",
+            f"The target {table.target!r} is missing in {missing.sum():,} of {len(labels):,} rows.",
             expected="a label in every row",
-            received=f"{missing:,} empty cells, the first in data row {labels.isna().to_numpy().argmax() + 1}",
+            received=f"{missing.sum():,} empty cells, the first in data row {missing.argmax() + 1}",
             hint="Drop or fill these rows: a model can't learn from a missing answer.",
             kind="missing_labels",
         )
     if not get_task(task).classes:
-        try:
-            values = labels.to_numpy(dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ZooError(
-                f"The target {table.target!r} is not numeric.",
-                expected="numbers, for the task regression",
-                received=f"values such as {str(labels.iloc[0])[:40]!r}",
-                hint="Leave --task away, or choose another --target.",
-            ) from error
-        if not np.isfinite(values).all():
-            raise ZooError(
-                f"The target {table.target!r} holds infinite values.", expected="finite numbers"
-            )
-        if np.ptp(values) == 0:
-            raise ZooError(
-                f"The target {table.target!r} is constant.",
-                expected="a target that varies",
-                received=f"{values[0]:g} in every row",
-                kind="single_class",
-            )
-        return values, ()
-    numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
-    found = labels.unique().tolist()
-    ordered = sorted(found) if numeric else sorted(found, key=label_text)
-    classes = tuple(dict.fromkeys(label_text(value) for value in ordered))
-    limit = {"binary": 2}.get(task, 1000)
+        return _target_values(labels, table.target), ()
+    return _class_indices(labels, table.target, task)
+
+
+def _target_values(labels: Any, target: str) -> np.ndarray:
+    import pandas as pd
+
+    values = pd.to_numeric(labels, errors="coerce").to_numpy(np.float64)
+    strange = labels[np.isnan(values)]
+    if len(strange) or pd.api.types.is_datetime64_any_dtype(labels):
+        cell = labels.iloc[0] if not len(strange) else strange.iloc[0]
+        raise ZooError(
+            f"The target {target!r} is not numeric.",
+            expected="a number in every row, for the task regression",
+            received=f"values such as {str(cell)[:40]!r}",
+            hint="Leave --task away, correct the cells, or choose another --target.",
+            kind="not_numeric",
+        )
+    largest = np.abs(values).max()
+    if largest > MAX_TARGET:
+        raise ZooError(
+            f"The target {target!r} holds values too large to learn.",
+            expected=f"finite numbers up to {MAX_TARGET:g}",
+            received=f"{largest:g}",
+            hint="Put it in a larger unit, or take its logarithm.",
+            kind="bad_values",
+        )
+    if np.ptp(values) == 0:
+        raise ZooError(
+            f"The target {target!r} is constant.",
+            expected="a target that varies",
+            received=f"{values[0]:g} in every row",
+            kind="single_class",
+        )
+    return values
+
+
+def _class_indices(labels: Any, target: str, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    codes, names = codes_and_texts(labels)
+    names = names[:-1]  # no label is missing
+    numeric = is_number_type(labels)
+    classes = tuple(dict.fromkeys(sorted(names, key=float if numeric else None)))
+    limit = {"binary": 2}.get(task, MAX_CLASSES)
     if len(classes) < 2:
         raise ZooError(
-            f"The target {table.target!r} has a single class.",
+            f"The target {target!r} has a single class.",
             expected="at least two classes",
             received=f"{classes[0]!r} in every row",
             hint="Choose another --target, or more data.",
             kind="single_class",
         )
     if len(classes) > limit:
+        hint = "Choose another --target"
+        if numeric:
+            hint += ", or --task regression: it holds numbers"
+        strange = [name for name in classes if not _is_number(name)]
+        if 0 < len(strange) < len(classes) / 2:
+            hint = f"It holds numbers but for {strange[0]!r}: correct that for regression"
         raise ZooError(
-            f"The target {table.target!r} has too many classes for the task {task}.",
+            f"The target {target!r} has too many classes for the task {task}.",
             expected=f"at most {limit:,} classes",
             received=f"{len(classes):,} distinct labels",
-            hint="Choose another --target, or --task regression for numbers.",
+            hint=f"{hint}.",
+            kind="too_many_classes",
         )
     index = {label: k for k, label in enumerate(classes)}
-    return labels.map(lambda value: index[label_text(value)]).to_numpy(np.int64), classes
+    return np.array([index[name] for name in names], dtype=np.int64)[codes], classes
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def choose_positive(asked: str | None, classes: tuple[str, ...], task: str) -> str | None:
@@ -353,20 +442,10 @@ def make_groups(
     import pandas as pd
 
     series = pd.Series(values).reset_index(drop=True)
-    missing = series.isna().to_numpy()
-    numeric = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
-    if numeric and series.nunique() > 10:
-        known = series.to_numpy(np.float64)
-        edges = np.unique(np.nanquantile(known[train], [0.25, 0.5, 0.75]))
-        texts = [f"{edge:.4g}" for edge in edges]
-        labels = [f"< {texts[0]}"]
-        labels += [f"{low} to < {high}" for low, high in itertools.pairwise(texts)]
-        labels += [f">= {texts[-1]}"]
-        names = np.array(labels)[np.searchsorted(edges, known, side="right")]
-        notes.append(f"group {attribute!r} is banded at the training quartiles: {', '.join(texts)}")
+    if is_number_type(series) and series.nunique() > MAX_UNBANDED:
+        names = _bands(attribute, series.to_numpy(np.float64, na_value=np.nan), train, notes)
     else:
-        names = np.array([label_text(value) for value in series])
-    names = np.where(missing, MISSING, names).astype(np.str_)
+        names = texts(series).astype(np.str_)
     found, counts = _counts(names)
     rare = found[counts == 1]
     if len(rare) and not is_label:
@@ -382,7 +461,46 @@ def make_groups(
             )
         names = np.where(np.isin(names, rare), OTHER, names)
         notes.append(f"{len(rare)} group(s) of {attribute!r} with a single row became {OTHER!r}")
+    groups = len(found) - len(rare)
+    if groups > MAX_GROUPS and not is_label:
+        raise ZooError(
+            f"The attribute {attribute!r} has too many groups.",
+            expected=f"at most {MAX_GROUPS} groups",
+            received=f"{groups:,} distinct values",
+            hint="Choose another --sensitive column, or put its values into fewer groups.",
+            kind="too_many_groups",
+        )
+    if len(found) == 1:
+        notes.append(f"the attribute {attribute!r} has a single group: nothing to compare")
     return names
+
+
+def _bands(attribute: str, known: np.ndarray, train: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Bands of float64 (n,), as strings (n,), limited by the quartiles of the training rows.
+
+    The limits are rounded to as few digits as keep them apart, so that they are what they say.
+    """
+    finite = known[train][np.isfinite(known[train])]
+    quartiles = np.unique(np.quantile(finite, [0.25, 0.5, 0.75])) if len(finite) else np.zeros(1)
+    for digits in range(3, 18):
+        shown = [_plain(f"{edge:.{digits}g}") for edge in quartiles]
+        if len(set(shown)) == len(shown):
+            break
+    edges = np.array([float(text) for text in shown])
+    labels = [f"< {shown[0]}"]
+    labels += [f"{low} to < {high}" for low, high in itertools.pairwise(shown)]
+    labels += [f">= {shown[-1]}"]
+    notes.append(f"group {attribute!r} is banded at the training quartiles: {', '.join(shown)}")
+    names = np.array(labels)[np.searchsorted(edges, known, side="right")]
+    return np.where(np.isnan(known), MISSING, names).astype(np.str_)
+
+
+def _plain(number: str) -> str:
+    """A number's text without an exponent, as long as that is readable."""
+    value = float(number)
+    if 1e-4 <= abs(value) < 1e12:
+        return np.format_float_positional(value, trim="-")
+    return number
 
 
 def split_rows(
@@ -409,20 +527,23 @@ def split_rows(
         part[order] = np.resize(_PATTERN, n)
         parts = {name: np.flatnonzero(part == k) for k, name in enumerate(PARTS)}
     else:
-        parts = _given(table.split, request)
-        if "val" not in parts:
+        parts = _given(table.split)
+        if "val" not in parts and "train" in parts:
             inside = order[np.isin(order, parts["train"])]
             carved = inside[np.resize(_CARVE, len(inside)) == 1]
             parts["val"] = np.sort(carved)
             parts["train"] = np.setdiff1d(parts["train"], carved)
             notes.append("the split column names no validation rows: 15 % of train became that")
-    for name in PARTS:
-        if not len(parts.get(name, ())):
-            raise ZooError(
-                f"There are too few rows: the {name} split is empty.",
-                expected="at least 20 rows, or a split column that fills train and test",
-                received=f"{n:,} rows",
-            )
+    empty = [name for name in PARTS if not len(parts.get(name, ()))]
+    if empty:
+        sizes = ", ".join(f"{name} {len(parts.get(name, ())):,}" for name in PARTS)
+        raise ZooError(
+            f"The split column leaves {empty[0]} without rows.",
+            expected="a split column that fills train and test, and perhaps val",
+            received=sizes,
+            hint="Correct the column, or name another with --split.",
+            kind="empty_split",
+        )
     absent = [classes[k] for k in range(len(classes)) if not (y[parts["train"]] == k).any()]
     if absent:
         raise ZooError(
@@ -438,27 +559,45 @@ def _strata(y: np.ndarray, classes: tuple[str, ...], groups: Mapping[str, Any]) 
     """One integer (n,) for each combination of label (quartile for values) and groups."""
     import pandas as pd
 
-    keys = {"": y if classes else np.searchsorted(np.quantile(y, [0.25, 0.5, 0.75]), y)}
+    keys = {"label": y if classes else _quarter(y)}
     for name, values in groups.items():
         series = pd.Series(values).reset_index(drop=True)
-        if series.nunique() <= 50:
-            keys[f"group {name}"] = series.astype("string").fillna(MISSING).to_numpy()
+        if is_number_type(series) and series.nunique() > MAX_UNBANDED:
+            keys[f"group {name}"] = _quarter(series.to_numpy(np.float64, na_value=np.nan))
+        else:
+            keys[f"group {name}"] = texts(series).astype(np.str_)
     frame = pd.DataFrame(keys)
     return frame.groupby(list(frame.columns), sort=True).ngroup().to_numpy()
 
 
-def _given(split: Any, request: Request) -> dict[str, np.ndarray]:
-    names = np.array([str(value).strip().lower() for value in split])
-    strange = sorted(set(names) - set(_ALIASES))
+def _quarter(values: np.ndarray) -> np.ndarray:
+    """Which quarter of all rows a value (n,) lies in, 0 to 3; 4 where it is missing."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return np.zeros(len(values), dtype=np.int64)
+    quarter = np.searchsorted(np.quantile(known, [0.25, 0.5, 0.75]), values)
+    return np.where(np.isnan(values), 4, quarter)
+
+
+def split_part(name: Any) -> str | None:
+    """The part of the split that a name means ("training", "dev"...); None for another word."""
+    return _ALIASES.get(str(name).strip().lower())
+
+
+def _given(split: Any) -> dict[str, np.ndarray]:
+    codes, names = codes_and_texts(split)
+    said = np.array([split_part(name) or "" for name in names])
+    strange = [name for k, name in enumerate(names) if not said[k] and (codes == k).any()]
     if strange:
         raise ZooError(
-            f"The split column holds {strange[0]!r}.",
+            f"The split column holds {strange[0][:40]!r}.",
             expected=f"one of: {', '.join(_ALIASES)}",
-            received=", ".join(strange[:5]),
+            received=", ".join(repr(name[:40]) for name in strange[:5]),
             hint="--split COLUMN names the column that says train, val or test.",
+            kind="bad_split",
         )
-    canonical = np.array([_ALIASES[name] for name in names])
-    return {name: np.flatnonzero(canonical == name) for name in PARTS if (canonical == name).any()}
+    rows = said[codes]
+    return {name: np.flatnonzero(rows == name) for name in PARTS if (rows == name).any()}
 
 
 def is_split_column(values: Any) -> bool:
@@ -466,7 +605,7 @@ def is_split_column(values: Any) -> bool:
     import pandas as pd
 
     series = pd.Series(values)
-    if series.isna().any() or series.nunique() > 6:
+    if series.isna().any() or series.nunique() > len(_ALIASES):
         return False
-    names = {_ALIASES.get(str(value).strip().lower()) for value in series.unique()}
+    names = {split_part(value) for value in series.unique()}
     return None not in names and {"train", "test"} <= names

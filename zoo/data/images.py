@@ -2,116 +2,203 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.data.core import Request, Table
+from zoo.data.core import Request, Table, split_part
 from zoo.errors import ZooError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-#: Side length that pictures of unequal sizes are brought to.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+#: Side length that pictures of unequal sizes, or of more than :data:`MAX_SIDE`, are brought to.
 COMMON_SIZE = 64
+MAX_SIDE = 512
 MAX_PIXELS = 50_000_000
+#: A column of metadata.csv with more values than this is no attribute unless it is asked for.
+MAX_DECLARED = 20
 
 
 def as_images(x: np.ndarray, path: Path) -> np.ndarray:
-    """uint8 (n, height, width, channels) from (n, h, w[, c]) of uint8, or floats from 0 to 1."""
+    """uint8 (n, height, width, channels) from (n, h, w[, c]): whole numbers from 0 to 255, or
+    floats from 0 to 1."""
     if x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4 or x.shape[3] not in (1, 3):
+    if x.ndim != 4 or x.shape[3] not in (1, 3) or x.size == 0:
         raise ZooError(
             f"{path} holds no pictures.",
             expected="an array (n, height, width) or (n, height, width, 1 or 3)",
             received=str(x.shape),
+            kind="bad_shape",
         )
     if x.dtype == np.uint8:
         return x
-    if (
-        np.issubdtype(x.dtype, np.floating)
-        and np.isfinite(x).all()
-        and 0 <= x.min() <= x.max() <= 1
-    ):
-        return np.rint(x * 255).astype(np.uint8)
+    if x.dtype.kind in "iuf":
+        low, high = x.min(), x.max()  # NaN where some value is
+        if x.dtype.kind in "iu" and low >= 0 and high <= 255:
+            return x.astype(np.uint8)
+        if x.dtype.kind == "f" and low >= 0 and high <= 1:
+            return np.rint(x * 255).astype(np.uint8)
+        received = f"{x.dtype} from {low} to {high}"
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            received = f"{x.dtype} with {int((~np.isfinite(x)).sum()):,} values that are not finite"
+    else:
+        received = str(x.dtype)
     raise ZooError(
         f"The pictures of {path} have values out of range.",
-        expected="uint8, or floats from 0 to 1",
-        received=f"{x.dtype} from {x.min()} to {x.max()}",
+        expected="whole numbers from 0 to 255, or floats from 0 to 1",
+        received=received,
+        kind="bad_values",
     )
 
 
-def _open(path: Path) -> Any:
-    from PIL import Image
+@contextmanager
+def _picture(path: Path) -> Iterator[Any]:
+    """An open picture, its header read and its size within bounds; one error for all troubles."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        picture = Image.open(path)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{picture.width} x {picture.height} pixels are too many")
-        picture.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL's on size, which is checked here, and on metadata
+            with Image.open(path) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError(
+                        f"{picture.width:,} x {picture.height:,} pixels"
+                    )
+                yield picture
+    except ZooError:
+        raise
     except Exception as error:
+        if isinstance(error, UnidentifiedImageError):
+            reason = "something else, by its content"
+        else:
+            reason = " ".join(str(error).split())[:160] or "damaged data"
         raise ZooError(
             f"{path} could not be read as a picture.",
-            expected=f"a picture: {', '.join(SUFFIXES)}",
-            received=" ".join(str(error).split())[:160],
+            expected=f"a picture of at most {MAX_PIXELS:,} pixels: {', '.join(SUFFIXES)}",
+            received=reason,
             hint="Remove or replace the file.",
             kind="unreadable_file",
         ) from error
-    return picture
 
 
-def load_pictures(paths: list[Path]) -> np.ndarray:
-    """uint8 (n, height, width, 1 or 3): grey where all are, of one size (the largest square that
-    :data:`COMMON_SIZE` allows where they differ)."""
-    pictures = [_open(path) for path in paths]
-    grey = all(picture.mode in ("L", "1") for picture in pictures)
-    sizes = {picture.size for picture in pictures}
-    size = sizes.pop() if len(sizes) == 1 else (COMMON_SIZE, COMMON_SIZE)
-    arrays = [
-        np.asarray(picture.convert("L" if grey else "RGB").resize(size)) for picture in pictures
-    ]
-    stacked = np.stack(arrays)
-    return stacked[..., None] if grey else stacked
+#: Modes of pictures without colour; those of 16 or 32 bits hold more than eight bits of grey.
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+
+
+def _facts(path: Path) -> tuple[tuple[int, int], bool]:
+    """Size as shown (width, height), and whether the picture is grey; from the header alone."""
+    with _picture(path) as picture:
+        width, height = picture.size
+        if picture.getexif().get(_ORIENTATION) in _SIDEWAYS:
+            width, height = height, width
+        return (width, height), picture.mode in _GREY
+
+
+def _pixels(path: Path, size: tuple[int, int], grey: bool) -> np.ndarray:
+    """uint8 (height, width) or (height, width, 3): upright, on white where it is transparent."""
+    from PIL import Image, ImageOps
+
+    with _picture(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith(("I", "F")):
+            # 16 bits of grey; PIL's own conversion would clip all above 255 to white.
+            values = np.asarray(upright, dtype=np.float64)
+            full = 65535 if values.max(initial=0) > 255 else 255
+            upright = Image.fromarray(np.clip(values / full * 255, 0, 255).astype(np.uint8))
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright)
+        upright = upright.convert("L" if grey else "RGB")
+        if upright.size != size:
+            upright = upright.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(upright)
+
+
+def load_pictures(paths: list[Path], notes: list[str] | None = None) -> np.ndarray:
+    """uint8 (n, height, width, 1 or 3): grey where all are.
+
+    They keep their size where it is one and has no side above :data:`MAX_SIDE`, else they become
+    squares of :data:`COMMON_SIZE`. One picture at a time is held in full.
+    """
+    facts = [_facts(path) for path in paths]
+    sizes = {size for size, _ in facts}
+    grey = all(is_grey for _, is_grey in facts)
+    size = next(iter(sizes))
+    if len(sizes) > 1 or max(size) > MAX_SIDE:
+        size = (COMMON_SIZE, COMMON_SIZE)
+        if notes is not None:
+            why = "sizes differ" if len(sizes) > 1 else f"sides are above {MAX_SIDE}"
+            notes.append(f"pictures became {COMMON_SIZE} x {COMMON_SIZE}: their {why}")
+    out = np.empty((len(paths), size[1], size[0], 1 if grey else 3), dtype=np.uint8)
+    for k, path in enumerate(paths):
+        out[k] = _pixels(path, size, grey).reshape(out.shape[1:])
+    return out
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 (n, h, w, c) -> uint8 (n, height, width, c), bilinear."""
     from PIL import Image
 
-    def one(image: np.ndarray) -> np.ndarray:
+    out = np.empty((len(images), height, width, images.shape[3]), dtype=np.uint8)
+    for k, image in enumerate(images):
         squeezed = image[..., 0] if image.shape[2] == 1 else image
         changed = Image.fromarray(squeezed).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(changed).reshape(height, width, image.shape[2])
-
-    return np.stack([one(image) for image in images])
+        out[k] = np.asarray(changed).reshape(out.shape[1:])
+    return out
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    """Pictures below a folder, sorted by name. Raises for a link that leads out of the folder."""
+    home = folder.resolve()
+    found = []
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(parent, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise ZooError(
+                    f"{path} is a link that leads out of the folder.",
+                    expected="pictures inside the folder",
+                    received=str(path.resolve()),
+                    hint="Copy what it points to into the folder, or remove the link.",
+                    kind="outside_link",
+                )
+        found += [
+            Path(parent, name)
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(path for path in found if path.is_file())
 
 
-def read_pictures(folder: Path) -> np.ndarray:
-    """All pictures below a folder, by name: uint8 (n, h, w, c)."""
+def read_pictures(folder: Path, shape: Sequence[int]) -> np.ndarray:
+    """All pictures below a folder, by name, brought to (height, width, 1 or 3): uint8 (n, ...)."""
     paths = _pictures_in(folder)
     if not paths:
         raise ZooError(
-            f"{folder} holds no pictures.", expected=", ".join(SUFFIXES), received="none"
+            f"{folder} holds no pictures.",
+            expected="files that end in " + ", ".join(SUFFIXES),
+            received="none",
         )
-    return load_pictures(paths)
+    height, width, channels = shape
+    pixels = [_pixels(path, (width, height), channels == 1) for path in paths]
+    return np.stack(pixels).reshape(len(paths), *shape)
 
 
 def read_image_folder(folder: Path, request: Request) -> Table:
     """``folder/CLASS/*.png``, or ``folder/train|val|test/CLASS/*.png``.
 
     An optional ``metadata.csv`` has a column ``file_name`` (relative to the folder) and further
-    columns: groups, and perhaps ``split`` or the label (named by ``--target``).
+    columns: groups, and perhaps ``split`` (or the one of ``--split``) or the label (named by
+    ``--target``).
     """
-    from zoo.data.core import _ALIASES
-
     paths = _pictures_in(folder)
     if not paths:
         raise ZooError(
@@ -120,66 +207,99 @@ def read_image_folder(folder: Path, request: Request) -> Table:
             received="no file that ends in " + ", ".join(SUFFIXES),
         )
     relative = [path.relative_to(folder) for path in paths]
-    tops = {item.parts[0].lower() for item in relative}
     split: Any = None
-    if all(len(item.parts) >= 3 for item in relative) and {"train", "test"} <= {
-        _ALIASES.get(top, "") for top in tops
-    }:
+    parts = [split_part(item.parts[0]) for item in relative]
+    if all(len(item.parts) >= 3 for item in relative) and {"train", "test"} <= set(parts):
         split = np.array([item.parts[0] for item in relative])
         labels = np.array([item.parts[1] for item in relative])
     else:
         labels = np.array([item.parts[0] if len(item.parts) > 1 else "" for item in relative])
-    metadata = _metadata(folder, [str(item) for item in relative], request)
+    metadata = _metadata(folder, [item.as_posix() for item in relative])
     target = "class"
-    if request.target is not None and request.target in metadata:
-        target = request.target
+    notes: list[str] = []
+    if request.target is not None and request.target != "class":
+        target = _known(request.target, metadata, "--target", folder)
         labels = metadata.pop(target)
     elif (labels == "").any():
+        loose = relative[int((labels == "").argmax())]
         raise ZooError(
             f"{int((labels == '').sum())} pictures lie directly in {folder}.",
             expected="each picture in a folder named after its class",
-            received=f"{relative[0]}",
+            received=f"{loose}",
             hint="Or give labels in metadata.csv and name the column with --target.",
         )
-    for name in (request.split, "split"):
-        if name is not None and name in metadata:
-            split = metadata.pop(name)
-            break
+    if request.split is not None:
+        split = metadata.pop(_known(request.split, metadata, "--split", folder))
+    elif "split" in metadata:
+        split = metadata.pop("split")
     return Table(
         kind="image",
-        x=load_pictures(paths),
+        x=load_pictures(paths, notes),
         y=labels,
         sha256="",
         target=target,
-        groups=metadata,
+        groups=_declared(metadata, request, notes),
         split=split,
         source=folder.name,
+        notes=notes,
     )
 
 
-def _metadata(folder: Path, names: list[str], request: Request) -> dict[str, Any]:
+def _known(name: str, metadata: dict[str, Any], option: str, folder: Path) -> str:
+    from zoo.data.own import find_column
+
+    return find_column(name, metadata, option, folder / "metadata.csv")
+
+
+def _declared(metadata: dict[str, Any], request: Request, notes: list[str]) -> dict[str, Any]:
+    """The columns that are attributes: those asked for, else those with few values."""
+    import pandas as pd
+
+    from zoo.data.preprocess import is_number_type
+
+    if request.sensitive:
+        return metadata
+    chosen = {
+        name: values
+        for name, values in metadata.items()
+        if is_number_type(pd.Series(values)) or pd.Series(values).nunique() <= MAX_DECLARED
+    }
+    left = [name for name in metadata if name not in chosen]
+    if left:
+        notes.append(
+            f"metadata.csv: {', '.join(left)} have more than {MAX_DECLARED} values and are no "
+            "attributes; --sensitive chooses others"
+        )
+    return chosen
+
+
+def _metadata(folder: Path, names: list[str]) -> dict[str, Any]:
     """Columns of ``metadata.csv`` in the pictures' order; none where there is no such file."""
     from zoo.data.own import read_frame
 
     path = folder / "metadata.csv"
     if not path.exists():
         return {}
-    frame = read_frame(path)
+    frame = read_frame(path, text=("file_name",))
     if "file_name" not in frame.columns:
         raise ZooError(
             f"{path} does not say which picture a line is about.",
             expected="a column 'file_name', relative to the folder",
             received=", ".join(map(repr, frame.columns[:10])),
         )
-    known = set(names)
-    strange = sorted(set(frame["file_name"].astype(str)) - known)
+    listed = frame["file_name"].astype(str)
+    strange = sorted(set(listed) - set(names))
     if strange:
         raise ZooError(
             f"{path} names {len(strange)} pictures that are not there.",
             expected="file names relative to the folder",
             received=strange[0],
         )
-    if frame["file_name"].duplicated().any():
-        raise ZooError(f"{path} names a picture twice.", expected="one line for each picture")
-    ordered = frame.set_index("file_name").reindex(names)
+    if listed.duplicated().any():
+        raise ZooError(
+            f"{path} names a picture twice.",
+            expected="one line for each picture",
+            received=listed[listed.duplicated()].iloc[0],
+        )
+    ordered = frame.set_index(listed).drop(columns="file_name").reindex(names)
     return {str(name): ordered[name].to_numpy() for name in ordered.columns}

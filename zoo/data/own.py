@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Callable
+import gzip
+import itertools
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.core import Request, Table, is_split_column
+from zoo.data.core import Request, Table, check_unchanged, is_split_column
+from zoo.data.preprocess import is_number_type, text_columns
 from zoo.errors import ZooError, unknown
 from zoo.run import sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What is missing in a column of text. Among numbers pandas' own list holds, in which ``NA`` and
+#: ``None`` are too: as words they may be Namibia, or a degree of illness.
+MISSING_WORDS = ["", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "<NA>", "N/A", "n/a", "#N/A"]
+SEPARATORS = ",;\t|"
+#: Lines that the separator is found out from.
+_HEAD = 20
 
 
 def looks_like_path(text: str) -> bool:
@@ -23,11 +34,16 @@ def looks_like_path(text: str) -> bool:
     return "/" in text or "\\" in text or Path(text).suffix != "" or Path(text).exists()
 
 
-def load_own(request: Request) -> Table:
-    """The table of a path. Raises :class:`ZooError` for what can't be read."""
+def load_own(request: Request, sha256: str | None = None) -> Table:
+    """The table of a path. Raises :class:`ZooError` for what can't be read, and where ``sha256``
+    is given and the content has another."""
     path = Path(request.data).expanduser()
-    table = reader(path)(path, request)
-    table.sha256 = sha256_file(path)
+    read = reader(path)
+    with _reading(path, "data"):
+        found = sha256_file(path)
+    check_unchanged(path, found, sha256)
+    table = read(path, request)
+    table.sha256 = found
     return table
 
 
@@ -43,6 +59,13 @@ def reader(path: Path) -> Callable[[Path, Request], Table]:
         )
     if path.is_dir():
         return read_folder
+    if not path.is_file():
+        raise ZooError(
+            f"{path} is neither a file nor a folder.",
+            expected="a CSV, Parquet or NPZ file, or a folder of pictures",
+            received="a device, pipe or socket",
+            kind="unreadable_file",
+        )
     if path.stat().st_size == 0:
         raise ZooError(
             f"{path} is empty.",
@@ -63,74 +86,176 @@ def reader(path: Path) -> Callable[[Path, Request], Table]:
 
 def unreadable(path: Path, what: str, error: Exception | str) -> ZooError:
     """One clear message for a file that is not what its name says."""
-    reason = " ".join(str(error).split())[:200]
+    if isinstance(error, UnicodeDecodeError):
+        reason, hint = (
+            f"byte 0x{error.object[error.start]:02X}, which is not UTF-8",
+            ("Save the file as UTF-8; or is it the wrong file?"),
+        )
+    elif isinstance(error, (EOFError, zlib.error)):
+        reason, hint = "compressed data that end too early or are damaged", "Copy the file again."
+    elif isinstance(error, gzip.BadGzipFile):
+        reason, hint = "a file that is not compressed by gzip", "Rename it, or compress it."
+    elif isinstance(error, OSError) and error.strerror:
+        reason, hint = error.strerror, "Check the file and its permissions."
+    else:
+        words = " ".join(str(error).split()) or "nothing that can be read"
+        reason = words.removeprefix("Error tokenizing data. C error: ")[:200]
+        hint = "Is it the right file, and whole?"
     return ZooError(
         f"{path} could not be read as {what}.",
         expected=what,
         received=reason,
-        hint="Is it the right file, whole, and in UTF-8?",
+        hint=hint,
         kind="unreadable_file",
     )
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """A CSV (separator and compression found out) or Parquet file as a frame."""
-    import pandas as pd
-
-    if path.name.lower().endswith(READ_PARQUET):
-        try:
-            return pd.read_parquet(path)
-        except Exception as error:
-            raise unreadable(path, "Parquet", error) from error
-    import gzip
-
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever a library says about a file that it can't read, as one clear message."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
-        if "\x00" in text:
-            raise ValueError("it holds NUL bytes, so it is no text")
-        header = text.split("\n", 1)[0]
-        try:
-            separator = csv.Sniffer().sniff(header, delimiters=",;\t|").delimiter
-        except csv.Error:
-            separator = ","
-        frame = pd.read_csv(
-            io.StringIO(text), sep=separator, skipinitialspace=True, low_memory=False
-        )
+        yield
     except ZooError:
         raise
     except Exception as error:
-        raise unreadable(path, "CSV", error) from error
-    if frame.columns.size < 2:
+        raise unreadable(path, what, error) from error
+
+
+def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
+    """A CSV (separator and compression found out) or Parquet file as a frame.
+
+    Columns of numbers become numbers; all others, and those in ``text``, stay the text they are.
+    Headers lose the blanks around them.
+    """
+    if path.name.lower().endswith(READ_PARQUET):
+        frame = _read_parquet(path)
+    else:
+        with _reading(path, "CSV"):
+            frame = _read_csv(path, text)
+    if not len(frame):
         raise ZooError(
-            f"{path} has a single column.",
-            expected="a header line and at least two columns, separated by ',', ';', tab or '|'",
-            received=f"a first line {header[:60]!r}",
-            kind="unreadable_file",
+            f"{path} has no rows.",
+            expected="a header line and rows below it" if path.suffix != ".parquet" else "rows",
+            received=f"{len(frame.columns)} columns and 0 rows",
+            kind="empty_file",
         )
+    return frame
+
+
+def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    header, separator = _header(path)
+    options: dict[str, Any] = {
+        "sep": separator,
+        "header": 0,
+        "names": header,
+        "index_col": False,
+        "skipinitialspace": True,
+        "encoding": "utf-8-sig",
+        "compression": "gzip" if path.name.lower().endswith(".gz") else None,
+        "low_memory": False,
+    }
+    frame = pd.read_csv(path, **options)
+    again = [name for name in header if name in text or not is_number_type(frame[name])]
+    if not again:
+        return frame
+    # Once more, as it stands in the file: True stays "TRUE", 01 "01", and NA a word.
+    options |= {"dtype": str, "keep_default_na": False, "na_values": MISSING_WORDS}
+    words = pd.read_csv(path, usecols=again, **options)
+    columns = {name: frame[name] for name in header}
+    for name in again:
+        cells = words[name].str.strip()
+        columns[name] = cells.mask(cells == "")
+        if separator == ";" and name not in text:
+            columns[name] = _decimal_commas(columns[name])
+    return pd.DataFrame(columns)
+
+
+def _decimal_commas(cells: Any) -> Any:
+    """Numbers such as 3,14, where all cells of a column are: the usual form beside ``;``."""
+    import pandas as pd
+
+    try:
+        return pd.to_numeric(cells.str.replace(",", ".", regex=False))
+    except ValueError:
+        return cells
+
+
+def _open_text(path: Path) -> IO[str]:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """The names in the header line, and the separator: the one that gives the first lines equally
+    many cells, and most of them."""
+    found = []
+    for separator in SEPARATORS:
+        with _open_text(path) as file:
+            if "\x00" in file.read(4096):
+                raise ValueError("bytes that are no text")
+            file.seek(0)
+            lines = filter(None, csv.reader(file, delimiter=separator, skipinitialspace=True))
+            rows = list(itertools.islice(lines, _HEAD))
+        if rows:
+            widths = {len(row) for row in rows}
+            found.append((len(widths) == 1 and widths != {1}, len(rows[0]), rows[0], separator))
+    if not found:
+        raise ValueError("blank lines alone")
+    _, _, header, separator = max(found, key=lambda row: row[:2])
+    names = [name.strip() or f"column {k}" for k, name in enumerate(header, start=1)]
+    doubled = [name for k, name in enumerate(names) if name in names[:k]]
+    if doubled:
+        raise ZooError(
+            f"{path} has two columns called {doubled[0]!r}.",
+            expected="distinct names in the header line",
+            received=", ".join(map(repr, names))[:300],
+            hint="Rename one of them.",
+            kind="duplicate_column",
+        )
+    return names, separator
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with _reading(path, "Parquet"):
+        frame = pd.read_parquet(path)
+    if frame.index.names != [None]:
+        frame = frame.reset_index()
     frame.columns = [str(name).strip() for name in frame.columns]
     if not frame.columns.is_unique:
         doubled = frame.columns[frame.columns.duplicated()][0]
-        raise ZooError(f"{path} has two columns called {doubled!r}.", expected="distinct headers")
-    return _parse_dates(frame)
-
-
-def _parse_dates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn text columns that hold ISO dates throughout into dates."""
-    import pandas as pd
-
+        raise ZooError(f"{path} has two columns called {doubled!r}.", expected="distinct names")
     for name in frame.columns:
-        if pd.api.types.is_string_dtype(frame[name]):
-            known = frame[name].dropna().astype(str)
-            if len(known) and known.str.fullmatch(r"\d{4}-\d{2}-\d{2}([ T].*)?").all():
-                frame[name] = pd.to_datetime(frame[name], errors="coerce")
+        kind = pd.api.types.infer_dtype(frame[name], skipna=True)
+        if kind == "decimal":
+            frame[name] = pd.to_numeric(frame[name])
+        elif kind == "date":
+            frame[name] = pd.to_datetime(frame[name], errors="coerce")
     return frame
+
+
+def find_column(name: str, columns: Collection[str], option: str, path: Path) -> str:
+    """The column an option means, blanks around its name aside. Raises for an unknown one."""
+    if name.strip() not in columns:
+        raise unknown("column", name, columns, hint=f"{option} names a column of {path}.")
+    return name.strip()
 
 
 def read_table(path: Path, request: Request) -> Table:
     """A CSV or Parquet file with a target column."""
     frame = read_frame(path)
     columns = list(frame.columns)
+    if len(columns) < 2:
+        raise ZooError(
+            f"{path} has a single column.",
+            expected="at least two columns, separated by ',', ';', tab or '|'",
+            received=repr(columns[0][:80]),
+            kind="unreadable_file",
+        )
     if request.target is None:
         raise ZooError(
             f"Which column of {path} is to be predicted?",
@@ -139,34 +264,70 @@ def read_table(path: Path, request: Request) -> Table:
             hint=f"zoo train mlp --data {path} --target {columns[-1]!r}",
             kind="missing_target",
         )
-    for option, names in (("target", (request.target,)), ("split", (request.split,))):
-        for name in names:
-            if name is not None and name not in columns:
-                raise unknown("column", name, columns, hint=f"--{option} names a column of {path}.")
-    if request.target in request.sensitive:
+    target = find_column(request.target, columns, "--target", path)
+    if target in request.sensitive:
         raise ZooError(
-            f"{request.target!r} is the target and can't be a sensitive attribute as well.",
+            f"{target!r} is the target and can't be a sensitive attribute as well.",
             expected="other columns for --sensitive",
             received=", ".join(request.sensitive),
         )
-    split = request.split
-    notes = []
-    if split is None:
-        found = [n for n in columns if n.lower() == "split" and n != request.target]
-        if found and is_split_column(frame[found[0]]):
-            split = found[0]
-            notes.append(f"the column {split!r} says which rows train, validate and test")
-    inputs = frame.drop(columns=[request.target, *([split] if split else [])])
+    notes: list[str] = []
+    split = _split_column(frame, request, target, path, notes)
+    if split in request.sensitive:
+        raise ZooError(
+            f"{split!r} says which rows train and test and can't be a sensitive attribute as well.",
+            expected="other columns for --sensitive",
+            received=", ".join(request.sensitive),
+        )
+    for name in (target, *request.sensitive):
+        if name in columns:
+            _check_single_values(frame[name], path)
+    inputs = frame.drop(columns=[target, *([split] if split else [])])
     return Table(
         kind="tabular",
         x=inputs,
-        y=frame[request.target],
+        y=frame[target],
         sha256="",
-        target=request.target,
+        target=target,
         split=None if split is None else frame[split].to_numpy(),
         source=path.name,
         notes=notes,
     )
+
+
+def _split_column(
+    frame: Any, request: Request, target: str, path: Path, notes: list[str]
+) -> str | None:
+    """The column asked for, or one called "split" that says train and test."""
+    if request.split is not None:
+        split = find_column(request.split, list(frame.columns), "--split", path)
+        if split == target:
+            raise ZooError(
+                f"{target!r} is the target and can't say which rows train and test as well.",
+                expected="another column for --split",
+                received=split,
+            )
+        return split
+    for name in frame.columns:
+        if name.lower() == "split" and name != target:
+            if is_split_column(frame[name]):
+                notes.append(f"the column {name!r} says which rows train, validate and test")
+                return name
+            notes.append(
+                f"the column {name!r} is an ordinary one: it says other things than train and test"
+            )
+    return None
+
+
+def _check_single_values(series: Any, path: Path) -> None:
+    known = series.dropna()
+    nested = known.map(lambda cell: isinstance(cell, (list, dict, set, bytes, np.ndarray)))
+    if nested.any():
+        raise ZooError(
+            f"The column {series.name!r} of {path} can't be a target or an attribute.",
+            expected="one number or text in each cell",
+            received=f"cells that are a {type(known[nested].iloc[0]).__name__}",
+        )
 
 
 def _find(stored: Any, names: tuple[str, ...], path: Path) -> np.ndarray:
@@ -177,41 +338,65 @@ def _find(stored: Any, names: tuple[str, ...], path: Path) -> np.ndarray:
         f"{path} lacks an array.",
         expected=f"an array called {' or '.join(names)}",
         received=", ".join(stored.files)[:200] or "no arrays",
+        kind="missing_array",
     )
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[Any]:
+    """An open NPZ file; pickled arrays are refused, never unpickled."""
+    import zipfile
+
+    with _reading(path, "NPZ without pickled arrays"):
+        if not zipfile.is_zipfile(path):
+            raise ValueError("a file that is no whole NPZ archive")
+        with np.load(path, allow_pickle=False) as stored:
+            yield stored
 
 
 def read_npz(path: Path, request: Request) -> Table:
     """Arrays ``images`` or ``x``, ``labels`` or ``y``, perhaps ``split`` and ``group_NAME``."""
-    import pandas as pd
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            x = _find(stored, ("images", "x"), path)
-            names = ("labels", "y") if request.target is None else (request.target,)
-            y = _find(stored, names, path)
-            split = stored["split"] if "split" in stored.files else None
-            groups = {
-                key.removeprefix("group_"): stored[key]
-                for key in stored.files
-                if key.startswith("group_")
-            }
-    except ZooError:
-        raise
-    except Exception as error:
-        raise unreadable(path, "NPZ without pickled arrays", error) from error
-    if y.ndim != 1 or any(len(a) != len(x) for a in (y, *groups.values())):
+    names = ("labels", "y") if request.target is None else (request.target,)
+    with _npz(path) as stored:
+        x, y = _find(stored, ("images", "x"), path), _find(stored, names, path)
+        beside = {
+            key: stored[key] for key in stored.files if key == "split" or key.startswith("group_")
+        }
+    wrong = {
+        key: values.shape
+        for key, values in {"labels": y, **beside}.items()
+        if values.shape != (len(x) if x.ndim else 0,)
+    }
+    if wrong or x.ndim < 2:
         raise ZooError(
             f"The arrays of {path} don't fit together.",
-            expected=f"labels and groups of shape ({len(x)},)",
-            received=f"labels {y.shape}, "
-            + ", ".join(f"{name} {values.shape}" for name, values in groups.items()),
+            expected="inputs (n, ...), and labels, split and groups of shape (n,)",
+            received=f"inputs {x.shape}, "
+            + ", ".join(f"{key} {shape}" for key, shape in wrong.items()),
+            kind="bad_shape",
         )
+    split = beside.pop("split", None)
+    groups = {key.removeprefix("group_"): values for key, values in beside.items()}
+    known = {"y": y, "sha256": "", "target": names[0], "groups": groups, "split": split,
+             "source": path.name}  # fmt: skip
     if x.ndim == 2:
-        frame = pd.DataFrame(x, columns=[f"f{k}" for k in range(x.shape[1])])
-        return Table("tabular", frame, y, "", names[0], groups=groups, split=split)
+        return Table("tabular", _frame_of(x, path), **known)
     from zoo.data.images import as_images
 
-    return Table("image", as_images(x, path), y, "", names[0], groups=groups, split=split)
+    return Table("image", as_images(x, path), **known)
+
+
+def _frame_of(x: np.ndarray, path: Path) -> pd.DataFrame:
+    """(n, columns) as a frame with columns f0, f1, ..."""
+    import pandas as pd
+
+    if x.dtype.kind not in "biufUS":
+        raise ZooError(
+            f"The inputs of {path} are of no type that can be used.",
+            expected="numbers, booleans or text",
+            received=str(x.dtype),
+        )
+    return pd.DataFrame(x, columns=[f"f{k}" for k in range(x.shape[1])])
 
 
 def read_folder(path: Path, request: Request) -> Table:
@@ -229,24 +414,27 @@ READERS: dict[tuple[str, ...], Callable[[Path, Request], Table]] = {
 }
 
 
-def read_inputs(path: Path, kind: str) -> Any:
-    """Inputs alone, for prediction: a frame, or uint8 images (n, h, w, c)."""
-    function = reader(path)
-    if kind == "tabular" and function is read_table:
-        return read_frame(path)
-    if kind == "image":
-        from zoo.data.images import as_images, read_pictures
+def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
+    """Inputs alone, for a model with this preprocessing: a frame, or uint8 images (n, h, w, c)."""
+    from zoo.data.images import as_images, read_pictures
 
-        if path.is_dir():
-            return read_pictures(path)
-        if function is read_npz:
-            with np.load(path, allow_pickle=False) as stored:
-                return as_images(_find(stored, ("images", "x"), path), path)
+    function, kind = reader(path), plan["kind"]
+    if kind == "tabular" and function is read_table:
+        return read_frame(path, text_columns(plan))
+    if kind == "image" and function is read_folder:
+        return read_pictures(path, plan["shape"])
+    if function is read_npz:
+        with _npz(path) as stored:
+            x = _find(stored, ("images", "x"), path)
+        if kind == "image":
+            return as_images(x, path)
+        if kind == "tabular" and x.ndim == 2 and len(x):
+            return _frame_of(x, path)
     raise ZooError(
         f"{path} can't be the input of a model for {kind} data.",
         expected={
-            "tabular": "a CSV or Parquet file",
-            "image": "a folder of pictures or an NPZ file",
+            "tabular": "a CSV or Parquet file, or an NPZ file with an array x (n, columns)",
+            "image": "a folder of pictures or an NPZ file with an array images",
         }[kind],
         received=path.suffix or "a folder",
         kind="kind_mismatch",

@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 
 MISSING = "(missing)"
 OTHER = "(other)"
 MAX_CATEGORIES = 100
 BINS = 32
+#: A text column is one of numbers when at most this share of its known cells is something else.
+MAX_STRAY = 0.05
+#: Text with at most so many distinct values is a category even where most rows have their own.
+ALWAYS_CATEGORY = 20
+_ISO_DATE = r"\d{4}-\d{2}-\d{2}([ T].*)?"
+#: Rows encoded at a time: what is worked on stays in the processor's cache.
+_CHUNK = 4096
 
 
 def label_text(value: Any) -> str:
@@ -25,69 +32,142 @@ def label_text(value: Any) -> str:
     return str(value).strip()
 
 
+def codes_and_texts(values: Any) -> tuple[np.ndarray, list[str]]:
+    """int64 (n,) codes into the texts of the distinct values, in order of appearance.
+
+    The last text is :data:`MISSING`, whether it occurs or not. Two values may share a text (``1``
+    and ``1.0``, or text with blanks around it), so a text may occur under two codes.
+    """
+    import pandas as pd
+
+    codes, distinct = pd.factorize(pd.Series(values), use_na_sentinel=True)
+    return codes % (len(distinct) + 1), [*map(label_text, distinct), MISSING]
+
+
+def texts(values: Any) -> np.ndarray:
+    """Each value as its label's text: object (n,) of str, :data:`MISSING` where there is none."""
+    codes, names = codes_and_texts(values)
+    return np.array(names, dtype=object)[codes]
+
+
+def is_number_type(series: Any) -> bool:
+    """Whether a series holds numbers by its type; booleans are labels."""
+    import pandas as pd
+
+    return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+
+
 def describe_columns(frame: Any, train: np.ndarray) -> list[dict[str, Any]]:
     """What each column is, judged on the training rows: ``{name, kind, used, why, ...}``.
 
     Kinds: ``numeric``, ``categorical`` (text or booleans with few values), ``date``, ``text`` (text
-    with too many values to be categories), ``constant``, ``empty``.
+    with too many values to be categories), ``constant``, ``empty``, ``row number``, ``nested``
+    (lists and the like). ``missing`` counts cells that are empty or, in a column of numbers,
+    infinite or no number; ``stray`` says that text is among those.
     """
-    import pandas as pd
-
     rows = []
     for name in frame.columns:
         values = frame[name].iloc[train]
-        known = values.dropna()
-        distinct, missing = int(known.nunique()), int(values.isna().sum())
-        row: dict[str, Any] = {"name": str(name), "distinct": distinct, "missing": missing}
-        if not len(known):
-            kind, why = "empty", "every training cell is empty"
-        elif distinct == 1:
-            kind, why = "constant", f"always {str(known.iloc[0])[:40]!r}"
-        elif pd.api.types.is_datetime64_any_dtype(values):
-            kind, why = "date", "days since 1970"
-        elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            kind, why = "numeric", "numbers"
-        elif distinct > MAX_CATEGORIES and distinct > 0.5 * len(known):
-            kind, why = (
-                "text",
-                f"{distinct:,} distinct values in {len(known):,} rows: not a category",
-            )
-        elif distinct > MAX_CATEGORIES:
-            kind, why = "categorical", f"the {MAX_CATEGORIES} most frequent values, rest {OTHER!r}"
-        else:
-            kind, why = "categorical", "few distinct values"
+        kind, why, more = _kind_of(values, train)
         rows.append(
-            {**row, "kind": kind, "used": kind in ("numeric", "categorical", "date"), "why": why}
+            {
+                "name": str(name),
+                **more,
+                "kind": kind,
+                "used": kind in ("numeric", "categorical", "date"),
+                "why": why,
+            }
         )
     return rows
+
+
+def _kind_of(values: Any, rows: np.ndarray) -> tuple[str, str, dict[str, Any]]:
+    """Kind, the reason for it, and counts, of a column's cells in ``rows`` of the data."""
+    import pandas as pd
+
+    known = int(values.notna().sum())
+    more: dict[str, Any] = {"distinct": 0, "missing": len(values) - known, "stray": False}
+    if not known:
+        return "empty", "every training cell is empty", more
+    if is_number_type(values):
+        return _kind_of_numbers(values, rows, {}, more)
+    try:
+        counts = values.value_counts(dropna=True)
+    except TypeError:  # unhashable
+        what = type(values.dropna().iloc[0]).__name__
+        return "nested", f"each cell is a {what}, not a single value", {**more, "distinct": None}
+    more["distinct"] = distinct = len(counts)
+    if distinct == 1:
+        return "constant", f"always {label_text(counts.index[0])[:40]!r}", more
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return "date", "days since 1970", more
+    if not pd.api.types.is_bool_dtype(values):
+        cells = counts.index.astype(str).str.strip()
+        if cells.str.fullmatch(_ISO_DATE).all():
+            return "date", "days since 1970", more
+        strange = np.isnan(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64))
+        codes = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, no amount
+        if not codes and counts.to_numpy()[strange].sum() <= MAX_STRAY * known:
+            stray = dict(zip(cells[strange], counts.to_numpy()[strange], strict=True))
+            return _kind_of_numbers(values, rows, stray, more)
+    if distinct > ALWAYS_CATEGORY and distinct > 0.5 * known:
+        return "text", f"{distinct:,} distinct values in {known:,} rows: not a category", more
+    if distinct > MAX_CATEGORIES:
+        return "categorical", f"the {MAX_CATEGORIES} most frequent values, rest {OTHER!r}", more
+    return "categorical", "few distinct values", more
+
+
+def _kind_of_numbers(
+    values: Any, rows: np.ndarray, stray: dict[str, int], more: dict[str, Any]
+) -> tuple[str, str, dict[str, Any]]:
+    """The same for numbers, among which there may be ``stray`` cells: text -> count."""
+    numbers = _numbers(values, "numeric")
+    gone = np.isnan(numbers)
+    finite = np.unique(numbers[~gone])
+    more |= {"missing": int(gone.sum()), "distinct": len(finite), "stray": bool(stray)}
+    if not len(finite):
+        return "empty", "no training cell is a finite number", more
+    if len(finite) == 1:
+        return "constant", f"always {label_text(finite[0])!r}", more
+    if not gone.any() and np.ptp(numbers / 2 - rows / 2) == 0:  # halves can't overflow
+        return "row number", "counts the rows of the file", more
+    if stray:
+        shown = ", ".join(repr(cell[:20]) for cell in list(stray)[:3])
+        why = f"numbers; {sum(stray.values()):,} cell(s) count as missing: {shown}"
+        return "numeric", why, more
+    return "numeric", "numbers", more
 
 
 def fit(data: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The plan for a :class:`zoo.data.core.Data`, from its training rows alone."""
     plan = _FITS[data.kind](data, options)
     if not data.classes:
-        y = data.y[data.parts["train"]]
-        plan["target"] = {"mean": float(y.mean()), "scale": float(y.std() or 1.0)}
+        mean, scale = _mean_and_scale(data.y[data.parts["train"]])
+        plan["target"] = {"mean": mean, "scale": scale}
     return plan
 
 
 def _numbers(series: Any, kind: str) -> np.ndarray:
-    """A numeric or date column as float64 (n,), NaN where missing or infinite."""
+    """A numeric or date column as float64 (n,), NaN where missing, infinite or neither."""
     import pandas as pd
 
     if kind == "date":
-        stamp = pd.to_datetime(series, errors="coerce", utc=True)
+        if is_number_type(series):  # a date is never a bare number: no guessing of its unit
+            return np.full(len(series), np.nan)
+        stamp = pd.to_datetime(series, errors="coerce", utc=True, format="ISO8601")
         return ((stamp - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy(np.float64)
     values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _texts(series: Any) -> np.ndarray:
-    missing = series.isna().to_numpy()
-    return np.array(
-        [MISSING if gone else label_text(v) for v, gone in zip(series, missing, strict=True)],
-        dtype=object,
-    )
+def _mean_and_scale(known: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of float64 (n,), 1 for the latter where it is 0.
+
+    Taken of shares of the largest value: the squares of numbers beyond 1e154 would overflow.
+    """
+    largest = float(np.abs(known).max()) or 1.0
+    shares = known / largest
+    return float(shares.mean() * largest), float(shares.std() * largest) or 1.0
 
 
 def bin_edges(known: np.ndarray, bins: int) -> list[float]:
@@ -97,14 +177,15 @@ def bin_edges(known: np.ndarray, bins: int) -> list[float]:
     mostly zero still tells its large values apart. Piecewise-linear encoding of numbers: Gorishniy,
     Rubachev & Babenko, NeurIPS 2022, section 3.2.
     """
-    half = np.linspace(0, 1, bins // 2 + 1)
-    limits = np.r_[np.quantile(known, half), np.quantile(np.unique(known), half)]
-    inner = np.unique(limits)
-    return [float(edge) for edge in inner if known.min() < edge < known.max()]
+    part = np.linspace(0, 1, bins // 2 + 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # between values of 1e308: no edge there
+        limits = np.r_[np.quantile(known, part), np.quantile(np.unique(known), part)]
+    low, high = known.min(), known.max()
+    return [float(edge) for edge in np.unique(limits) if low < edge < high]
 
 
 def _fit_tabular(data: Any, options: dict[str, Any]) -> dict[str, Any]:
-    frame = data.take(data.parts["train"])
+    frame, train = data.x, data.parts["train"]
     bins = int(options.get("bins", BINS))
     columns, start = [], 0
     for described in data.columns:
@@ -113,23 +194,25 @@ def _fit_tabular(data: Any, options: dict[str, Any]) -> dict[str, Any]:
         name, kind = described["name"], described["kind"]
         column: dict[str, Any] = {"name": name, "kind": kind, "start": start}
         if kind == "categorical":
-            texts = _texts(frame[name])
-            found, counts = np.unique(texts.astype(str), return_counts=True)
+            found, counts = np.unique(
+                texts(frame[name].iloc[train]).astype(str), return_counts=True
+            )
             frequent = found[np.argsort(-counts, kind="stable")]
             column["values"] = sorted(str(v) for v in frequent[:MAX_CATEGORIES])
             column["other"] = len(found) > MAX_CATEGORIES
             width = len(column["values"]) + column["other"]
         else:
-            values = _numbers(frame[name], kind)
+            values = _numbers(frame[name].iloc[train], kind)
             known = values[~np.isnan(values)]
-            edges = bin_edges(known, bins)
+            mean, scale = _mean_and_scale(known)
             column |= {
-                "mean": float(known.mean()),
-                "scale": float(known.std() or 1.0),
-                "edges": edges,
+                "mean": mean,
+                "scale": scale,
+                "edges": bin_edges(known, bins),
                 "low": float(known.min()),
                 "high": float(known.max()),
                 "missing": bool(np.isnan(values).any()),
+                "stray": described["stray"],
             }
             width = 1 + len(column["edges"]) + column["missing"]
         column["stop"] = start = start + width
@@ -137,37 +220,76 @@ def _fit_tabular(data: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "tabular", "columns": columns, "shape": [start]}
 
 
+def text_columns(plan: dict[str, Any]) -> tuple[str, ...]:
+    """Columns whose cells are categories: to be read as the text they are, ``01`` not as 1."""
+    columns = plan.get("columns", ())
+    return tuple(column["name"] for column in columns if column["kind"] == "categorical")
+
+
 def _apply_tabular(plan: dict[str, Any], frame: Any) -> np.ndarray:
+    _check_columns(plan, [str(name) for name in frame.columns])
     out = np.zeros((len(frame), plan["shape"][0]), dtype=np.float32)
     for column in plan["columns"]:
-        name, start = column["name"], column["start"]
-        if name not in frame.columns:
-            raise ZooError(
-                f"The input has no column {name!r}.",
-                expected=f"the columns the model was trained on: "
-                f"{', '.join(c['name'] for c in plan['columns'])[:300]}",
-                received=", ".join(str(c) for c in frame.columns)[:300],
-                kind="unknown_column",
-            )
-        if column["kind"] == "categorical":
-            slot = {value: k for k, value in enumerate(column["values"])}
-            rest = len(slot) if column["other"] else -1  # an unseen value without a slot: all zeros
-            index = np.array([slot.get(text, rest) for text in _texts(frame[name])])
-            rows = np.flatnonzero(index >= 0)
-            out[rows, start + index[rows]] = 1.0
-            continue
-        values = _numbers(frame[name], column["kind"])
-        gone = np.isnan(values)
-        values = np.where(gone, column["mean"], values)
-        out[:, start] = np.clip((values - column["mean"]) / column["scale"], -10, 10)
-        limits = [column["low"], *column["edges"], column["high"]]
-        for k, low in enumerate(limits[1:-1], start=1):
-            # How far the value is into the bin above this edge, from 0 to 1.
-            width = max(limits[k + 1] - low, 1e-12)
-            out[:, start + k] = np.where(gone, 0.0, np.clip((values - low) / width, 0.0, 1.0))
-        if column["missing"]:
-            out[gone, column["stop"] - 1] = 1.0
+        encode = _encode_category if column["kind"] == "categorical" else _encode_number
+        encode(column, frame[column["name"]], out[:, column["start"] : column["stop"]])
     return out
+
+
+def _check_columns(plan: dict[str, Any], there: list[str]) -> None:
+    wanted = [column["name"] for column in plan["columns"]]
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        rest = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        error = unknown("column", absent[0], there)
+        raise ZooError(
+            f"The input lacks {', '.join(map(repr, absent[:5]))}{rest}.",
+            expected=f"the columns the model was trained on: {', '.join(map(repr, wanted))[:300]}",
+            received=", ".join(map(repr, there))[:300],
+            hint=error.hint,
+            kind="unknown_column",
+        )
+
+
+def _encode_category(column: dict[str, Any], series: Any, out: np.ndarray) -> None:
+    """One 1 a row into zeros (n, width); an unseen value without a slot stays all zeros."""
+    slot = {value: k for k, value in enumerate(column["values"])}
+    rest = len(slot) if column["other"] else -1
+    codes, names = codes_and_texts(series)
+    index = np.array([slot.get(name, rest) for name in names])[codes]
+    rows = np.flatnonzero(index >= 0)
+    out[rows, index[rows]] = 1.0
+
+
+def _encode_number(column: dict[str, Any], series: Any, out: np.ndarray) -> None:
+    """The standardised value, how far it is into each bin, and whether it is missing."""
+    values = _numbers(series, column["kind"])
+    gone = np.isnan(values)
+    if gone.all() and not column["stray"] and series.notna().any():
+        cell = str(series.dropna().iloc[0])
+        if label_text(cell).lower() not in ("inf", "-inf"):
+            what = {"date": "dates such as 2024-12-31", "numeric": "numbers"}[column["kind"]]
+            raise ZooError(
+                f"The column {column['name']!r} holds no {what.split()[0]}.",
+                expected=f"{what}, as in training",
+                received=f"cells such as {cell[:40]!r}",
+                kind="bad_column",
+            )
+    # Halves throughout: the difference of two halves can't overflow.
+    limits = np.array([column["low"], *column["edges"], column["high"]]) / 2
+    low, width = limits[1:-1], np.diff(limits)[1:]
+    width = np.where(width > 0, width, 1.0)
+    for start in range(0, len(values), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        half = np.where(gone[rows], column["mean"], values[rows]) / 2
+        inside = np.clip(half, limits[0], limits[-1])[:, None]
+        with np.errstate(over="ignore"):  # into infinity, which is clipped like all large values
+            scaled = (half - column["mean"] / 2) / column["scale"] * 2
+            piece = np.clip((inside - low) / width, 0.0, 1.0)
+        out[rows, 0] = np.clip(scaled, -10, 10)
+        piece[gone[rows]] = 0.0
+        out[rows, 1 : 1 + len(low)] = piece
+    if column["missing"]:
+        out[gone, -1] = 1.0
 
 
 def _fit_image(data: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 
 from zoo.data.core import Request, Table
 from zoo.data.shipped import read_csv
+from zoo.errors import unknown
 from zoo.spec import DatasetSpec
 
 _WORDS = {
@@ -28,6 +29,8 @@ def load(request: Request) -> Table:
     target = request.target or "sentiment"
     if target == "rating":
         y, task = frame["rating"].to_numpy(), "regression"
+    elif target != "sentiment":
+        raise unknown("target", target, ("sentiment", "rating"))
     else:
         frame = frame[frame["rating"] != 0].reset_index(drop=True)
         y = np.where(frame["rating"] > 0, "positive", "negative")
