@@ -385,11 +385,11 @@ def _absolute(name: str) -> str:
 
     if name in datasets().specs:
         return name
-    with contextlib.suppress(OSError, RuntimeError):  # too long for a path, or no such home
+    try:
         path = Path(name).expanduser()
-        if name and path.exists():
-            return str(path.resolve())
-    return name
+        return str(path.resolve()) if name and path.exists() else name
+    except (OSError, RuntimeError) as error:  # longer than a path can be, or no such home
+        raise unknown("data set", name, datasets().specs) from error
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -467,7 +467,8 @@ def _request(model: str, name: str | None, fields: Mapping[str, Any]) -> Any:
     from zoo.data.core import Request
     from zoo.registry import models
 
-    return Request(data=_absolute(name or models().get(model).data), **fields)
+    default = models().get(model).data
+    return Request(data=default if name is None else _absolute(name), **fields)
 
 
 @cli.command(

@@ -61,7 +61,7 @@ def clip(text: str, limit: int = LINE) -> str:
 
 def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None) -> ZooError:
     """An error for a name that is not in ``known``, with the nearest ones as a suggestion."""
-    known = sorted(known)
+    known = sorted(set(known))
     plain = {item.casefold(): item for item in known}
     found = difflib.get_close_matches(name[:100].casefold(), plain, n=3, cutoff=0.5)
     close = [plain[item] for item in found]

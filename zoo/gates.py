@@ -59,7 +59,7 @@ def parse_gates(texts: Sequence[str]) -> list[tuple[str, str, float]]:
             raise ZooError(
                 f"{text!r} is no gate.",
                 expected="NAME<=VALUE or NAME>=VALUE, such as 'worst_group_drop<=0.02'",
-                received=text,
+                received=repr(text),
                 hint=f"Names: {', '.join(GATES)}.",
                 kind="bad_gate",
             )

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import FAILURE, USAGE, ZooError, unknown
+from zoo.errors import FAILURE, USAGE, ZooError, clip, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,12 +62,15 @@ def hash_of(value: Any) -> str:
 def check_name(name: str, what: str = "run name") -> str:
     """``name`` itself when it can be a folder's name, else a :class:`ZooError`."""
     if not NAME.fullmatch(name) or name.startswith(".") or name == "latest":
+        shown = clip(repr(name), 80)
         raise ZooError(
-            f"{name!r} can't be a {what}.",
+            f"{shown} can't be a {what}.",
             expected="letters, digits, '.', '_' and '-', starting with a letter or digit, "
             "at most 100 of them, and not 'latest'",
-            received=repr(name),
-            hint="--runs DIR chooses the folder, --name only the name inside it.",
+            received=shown,
+            hint="--runs DIR chooses the folder, --name only the name inside it."
+            if what == "run name"
+            else None,
             kind="bad_name",
         )
     return name
@@ -401,15 +404,17 @@ class Run:
     def variant(self, name: str) -> Variant:
         """A variant by name. Raises :class:`ZooError` when it does not exist."""
         known = self.variants()
-        if name not in known:
-            raise unknown(
-                "variant",
-                name,
-                known,
-                hint=f"Make it first: zoo compress {self.path} RECIPE"
-                if known
-                else f"The run is not trained to the end: zoo train --resume {self.path}",
+        if BASE not in known:
+            raise ZooError(
+                f"Run {self.name!r} is not trained to the end.",
+                expected=f"{self.path / BASE}, which the training makes at its end",
+                received=f"a run with the status {self.status!r}",
+                hint=f"zoo train --resume {self.path}",
+                kind="not_trained",
             )
+        if name not in known:
+            hint = f"Make it first: zoo compress {self.path} RECIPE"
+            raise unknown("variant", name, known, hint=hint)
         return Variant(self, name)
 
     def select(self, name: str) -> list[Variant]:

@@ -202,13 +202,17 @@ def load(path: Path, model: type[BaseModel]) -> Any:
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DocumentError(path, "a readable file", error.strerror or str(error), damaged) from error
+        raise DocumentError(
+            path, "a readable file", error.strerror or str(error), damaged
+        ) from error
     except ValueError as error:  # no JSON, or no UTF-8
         raise DocumentError(path, "JSON", f"{error}", damaged) from error
     if not isinstance(raw, dict):
         raise DocumentError(path, "a JSON object", f"a {type(raw).__name__}", damaged)
     version = raw.get("schema_version", 0)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if not isinstance(version, int):
+        raise DocumentError(path, "a whole number as schema_version", repr(version), damaged)
+    if version > SCHEMA_VERSION:
         raise DocumentError(
             path,
             f"schema version {SCHEMA_VERSION} at most",

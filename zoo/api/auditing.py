@@ -241,7 +241,7 @@ def report(
         raise ZooError(
             f"The documents of run {run.name!r} can't be shown.",
             expected="documents as the commands write them",
-            received=str(error),
+            received=" ".join(str(error).split()),
             hint=f"Remove the damaged file and make it again: zoo audit {run.path}",
             kind="bad_document",
         ) from error

@@ -79,7 +79,7 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
 
     run = find_run(text, root)
     document = run.document()
-    if document["status"] == "done":
+    if document["status"] == "done" and BASE in run.variants():
         progress.say(f"{run.name} is trained already")
         return {**document["result"], "run": str(run.path)}
     session = reopen(run)

@@ -10,7 +10,7 @@ from typing import Any
 from zoo.compress.steps import STEPS, Work
 from zoo.errors import ZooError, unknown
 from zoo.progress import Progress
-from zoo.run import BASE, Run, Variant, check_name
+from zoo.run import BASE, Run, Variant, check_name, exists_already
 from zoo.spec import Step
 from zoo.train.session import Session
 from zoo.variants import ship
@@ -118,6 +118,8 @@ def _one(
             hint=f"Remove the folder {found.path} and make it again.",
             kind="stale_variant",
         )
+    if (run.path / name).exists():
+        raise exists_already(run.path / name)  # before the work and not after it
     progress.say(f"{name}: {parsed.step.help}")
     began = time.perf_counter()
     model = session.load(parent.weights)

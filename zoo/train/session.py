@@ -142,6 +142,13 @@ def prepare(
     check_kind_early(spec, request)
     data = open_data(request)
     check_fit(spec, data)
+    if options.augment and data.kind != "image":
+        raise ZooError(
+            "Augmentations are for pictures.",
+            expected="image data, or no --set augment",
+            received=f"{', '.join(options.augment)} and {data.kind} data",
+            kind="kind_mismatch",
+        )
     chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
     plan = preprocess.fit(data, chosen)
     config["shape"] = tuple(plan["shape"])
