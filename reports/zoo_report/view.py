@@ -5,6 +5,8 @@ The HTML page and the Markdown card are made from the same view, so they never d
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -847,7 +849,7 @@ class View:
                     "Kind": data.get("kind"),
                     "Target": data.get("target"),
                     "Positive class": data.get("positive"),
-                    "Inputs": len(data["columns"]) if data.get("columns") else None,
+                    "Inputs": len(_used(data["columns"])) if data.get("columns") else None,
                     "Source": data.get("source"),
                     "License": data.get("license"),
                     "SHA-256": data.get("sha256"),
@@ -855,7 +857,8 @@ class View:
             ),
             "classes": self._class_table(data),
             "groups": self._groups_table(data),
-            "columns": ", ".join(_names(data.get("columns") or data.get("features"))),
+            "columns": ", ".join(_names(_used(data.get("columns") or data.get("features")))),
+            "unused": _unused(data.get("columns")),
             "notes": [str(note) for note in data.get("notes") or []],
             "baseline": self._baseline(result),
         }
@@ -983,9 +986,11 @@ class View:
             if asked.get(option):
                 train.append(f"--{option} {_quoted(asked[option])}")
         if asked.get("sensitive"):
-            train.append(f"--sensitive {_quoted(','.join(map(str, asked['sensitive'])))}")
+            train.append(f"--sensitive {_quoted(_comma_separated(asked['sensitive']))}")
         if asked.get("include_sensitive"):
             train.append("--include-sensitive")
+        if asked.get("rare_groups") == "merge":
+            train.append("--rare-groups merge")
         if asked.get("split_seed"):
             train.append(f"--split-seed {asked['split_seed']}")
         for option in ("epochs", "batch_size"):
@@ -1082,6 +1087,26 @@ def _facts(pairs: dict[str, Any]) -> list[tuple[str, str]]:
         for name, value in pairs.items()
         if value not in (None, "", [], {})
     ]
+
+
+def _used(columns: Any) -> list[Any]:
+    """The columns that are inputs, of those of the file."""
+    found = columns if isinstance(columns, list) else []
+    return [item for item in found if not (isinstance(item, dict) and item.get("used") is False)]
+
+
+def _unused(columns: Any) -> str:
+    """The other columns, each with what it is instead (constant, empty, free text...)."""
+    found = columns if isinstance(columns, list) else []
+    used = _used(found)
+    return ", ".join(f"{item['name']} ({item.get('kind')})" for item in found if item not in used)
+
+
+def _comma_separated(names: Any) -> str:
+    """Names as the command line takes them: one with a comma or a quote in it is quoted as CSV."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(map(str, names))
+    return line.getvalue()
 
 
 def _names(columns: Any) -> list[str]:

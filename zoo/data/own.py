@@ -320,6 +320,8 @@ def _split_column(
 
 
 def _check_single_values(series: Any, path: Path) -> None:
+    if series.dtype != object:
+        return
     known = series.dropna()
     nested = known.map(lambda cell: isinstance(cell, (list, dict, set, bytes, np.ndarray)))
     if nested.any():
