@@ -66,8 +66,8 @@ def explain_one(
 
     data, plan = session.data, session.plan
     rng = np.random.default_rng(0)  # the same rows for every variant and every method
-    rows = np.sort(rng.permutation(data.parts[split])[:samples])
-    behind = np.sort(rng.permutation(data.parts["train"])[:background])
+    rows = rng.permutation(data.parts[split])[:samples]  # fewer samples are the first of more
+    behind = rng.permutation(data.parts["train"])[:background]
     x = session.encoded(rows)
     task = get_task(data.task)
     names = list(data.classes) if len(data.classes) > 2 else [data.positive or data.target]
@@ -151,6 +151,12 @@ def _pictures(
         "truth": show(said.y_true[index]),
         "predicted": show(said.y_pred[index]),
     }
-    if found.dense is not None:
-        pictures["dense"] = np.asarray(found.dense[chosen], dtype=np.float32)
+    dense = found.dense
+    if dense is None:  # a black box: each patch's value, spread over its pixels
+        shape = (len(rows), *session.plan["shape"])
+        painted = np.zeros((len(rows), int(np.prod(shape[1:]))))
+        for k, player in enumerate(players_of(session.plan)):
+            painted[:, player.index] = found.values[:, k] / len(player.index)
+        dense = painted.reshape(*shape, 1)
+    pictures["dense"] = np.asarray(dense[chosen], dtype=np.float32)
     return pictures
