@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zoo_report import Bundle
 
 from zoo import schema
+from zoo_report import Bundle
 
 CREATED = "2026-03-04T05:06:07+00:00"
 RECIPES = ("float16", "dynamic", "int8", "prune:0.8", "prune:0.8+int8", "prune:2by4+dynamic")

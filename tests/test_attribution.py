@@ -7,6 +7,8 @@ import itertools
 
 import numpy as np
 import pytest
+
+from zoo.errors import ZooError
 from zoo_explain.attribution import (
     METHODS,
     Player,
@@ -20,8 +22,6 @@ from zoo_explain.attribution import (
 from zoo_explain.attribution.players import fold, owners
 from zoo_explain.attribution.whitebox import _shap_on_tensorflow, import_shap
 from zoo_explain.drift import drift
-
-from zoo.errors import ZooError
 
 RNG = np.random.default_rng()
 

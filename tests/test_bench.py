@@ -18,14 +18,13 @@ import pytest
 
 pytest.importorskip("mlperf_loadgen", reason="MLCommons LoadGen has wheels for Linux alone")
 
+from zoo.errors import FAILURE, ZooError
+from zoo.schema import BenchmarkResult
 from zoo_bench import loadgen
 from zoo_bench.loadgen import run_loadgen
 from zoo_bench.measure import compare, measure
 from zoo_bench.suite import load_suite, parse_suite, suite_names
 from zoo_bench.table import describe, digits, environment, main_metric, markdown, result_name
-
-from zoo.errors import FAILURE, ZooError
-from zoo.schema import BenchmarkResult
 
 # The converter's calibration makes the interpreter that TensorFlow itself has deprecated.
 pytestmark = pytest.mark.filterwarnings(

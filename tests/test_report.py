@@ -15,15 +15,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from report_fixtures import RECIPES, build, write
+
+from zoo import schema
+from zoo.metrics import METRICS
 from zoo_report import Bundle, read_bundle, render, svg
 from zoo_report.findings import Findings
 from zoo_report.render import escape_markdown
 from zoo_report.text import METRICS as TEXTS
 from zoo_report.text import clean, fixed, interval, measure, plain, probability, times
 from zoo_report.view import View
-
-from zoo import schema
-from zoo.metrics import METRICS
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 HOSTILE = (

@@ -1,0 +1,182 @@
+"""Explaining, judging and auditing real small runs, through the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from zoo.predictions import Predictions
+
+
+def test_audit_of_a_table_model(zoo, run_mlp):
+    code, _, _, document = zoo(
+        "audit", str(run_mlp), "int8", "prune:0.5", "--seconds", "0.2", "--json",
+        "--gate", "accuracy_drop<=0.9", "--gate", "bytes<=10",
+    )  # fmt: skip
+    assert code == 3  # the second gate can't hold
+    names = [row["variant"] for row in document["variants"]]
+    assert names == ["base", "int8", "prune-0.5"]
+    gates = {(gate["name"], gate["variant"]): gate for gate in document["gates"]}
+    assert len(gates) == 4
+    assert gates["accuracy_drop", "int8"]["passed"]
+    assert not gates["bytes", "int8"]["passed"]
+    assert gates["bytes", "int8"]["received"] == document["variants"][1]["bytes"]
+    assert document["passed"] is False
+
+    base = Predictions.load(run_mlp / "base" / "predictions.npz")
+    other = Predictions.load(run_mlp / "prune-0.5" / "predictions.npz")
+    whole = next(
+        row for row in document["deltas"]
+        if row["variant"] == "prune-0.5" and row["group"] == "(all)" and row["metric"] == "accuracy"
+    )  # fmt: skip
+    hits = [said.y_true == said.y_pred for said in (base, other)]
+    assert whole["n"] == len(base)
+    assert whole["base"] == pytest.approx(hits[0].mean())
+    assert whole["delta"] == pytest.approx(hits[1].mean() - hits[0].mean())
+    assert whole["flips"] == {
+        "correct_to_wrong": int((hits[0] & ~hits[1]).sum()),
+        "wrong_to_correct": int((~hits[0] & hits[1]).sum()),
+    }
+    assert whole["ci_low"] <= whole["delta"] <= whole["ci_high"]
+    assert document["noise_floor"]["reason"].startswith("1 seed;")
+    for row in document["drift"]:
+        assert row["variant"] in ("int8", "prune-0.5")
+        assert 0 <= row["topk_jaccard"] <= 1
+        assert -1 <= row["spearman"] <= 1
+
+    page = (run_mlp / "report.html").read_text()
+    for name in names:
+        assert name in page
+    assert "<script" not in page
+    assert (run_mlp / "report.md").read_text().startswith("# ")
+    assert (run_mlp / "base" / "loadgen" / "SingleStream" / "mlperf_log_summary.txt").exists()
+
+
+def test_audit_of_an_image_model(zoo, run_cnn):
+    code, _, _, document = zoo("audit", str(run_cnn), "dynamic", "--seconds", "0.2", "--json")
+    assert code == 0
+    assert document["passed"] is True
+    with np.load(run_cnn / "base" / "explain.npz") as stored:
+        white = {name: stored[name] for name in stored.files}
+    with np.load(run_cnn / "dynamic" / "explain.npz") as stored:
+        black = {name: stored[name] for name in stored.files}
+    assert np.array_equal(white["images"], black["images"])  # the same exemplars
+    assert white["dense"].shape == black["dense"].shape
+    # patches add up to what their pixels got
+    np.testing.assert_allclose(
+        black["dense"].sum(axis=(1, 2, 3))[:, 0], black["values"][: len(black["dense"]), :, 0].sum(1),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    assert "data:image/png" in (run_cnn / "report.html").read_text()
+    code, _, _, _ = zoo("report", str(run_cnn), "--no-exemplars")
+    assert code == 0
+    assert "data:image/png" not in (run_cnn / "report.html").read_text()
+
+
+def test_explanations_add_up(zoo, run_mlp):
+    zoo("compress", str(run_mlp), "int8")
+    code, _, _, document = zoo(
+        "explain",
+        str(run_mlp),
+        "--variant",
+        "all",
+        "--samples",
+        "20",
+        "--background",
+        "10",
+        "--json",
+    )
+    assert code == 0
+    for row in document["results"]:
+        assert row["error"] is None
+        assert row["additivity_error"]["max"] <= 1e-3
+        assert row["space"] == "logit"
+        stored = json.loads((run_mlp / row["variant"] / "explain.json").read_text())
+        assert row["created"] in [result["created"] for result in stored["results"]]
+    methods = {row["variant"]: row["method"] for row in document["results"]}
+    assert methods["base"] == "deep"
+    assert methods["int8"] in ("exact", "permutation")
+
+
+def test_a_linear_model_is_explained_by_its_closed_form(zoo, run_mlp, tmp_path):
+    """``hidden=`` empty is logistic regression: w * (x - mean), folded into the user's columns."""
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    request = Run(run_mlp).document()["data"]["request"]
+    code, _, _, trained = zoo(
+        "train", "mlp", "--data", request["data"], "--target", request["target"], "--set", "hidden=",
+        "--epochs", "2", "--runs", str(tmp_path), "--json",
+    )  # fmt: skip
+    assert code == 0
+    for method in ("linear", "deep", "permutation"):
+        code, _, _, document = zoo(
+            "explain", trained["run"], "--method", method, "--samples", "12", "--background", "8",
+            "--json",
+        )  # fmt: skip
+        assert code == 0
+        assert document["results"][0]["method"] == method
+    run = Run(tmp_path / trained["run"].rsplit("/", 1)[-1])
+    session = reopen(run)
+    weights = (
+        session.load(run.path / "base" / "model.weights.h5").get_layer("logits").kernel.numpy()
+    )
+    files = {name: run.path / "base" / name for name in
+             ("explain.npz", "explain-deep.npz", "explain-permutation.npz")}  # fmt: skip
+    with np.load(files["explain.npz"]) as stored:
+        assert stored["method"] == "linear"
+        rows, values = stored["row"], stored["values"][..., 0]
+    rng = np.random.default_rng(0)
+    rng.permutation(session.data.parts["test"])
+    background = session.encoded(rng.permutation(session.data.parts["train"])[:8])
+    terms = (session.encoded(rows) - background.mean(axis=0)) * weights[:, 0]
+    expected = np.stack(
+        [terms[:, c["start"] : c["stop"]].sum(axis=1) for c in session.plan["columns"]], axis=1
+    )
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+    for name in ("explain-deep.npz", "explain-permutation.npz"):
+        with np.load(files[name]) as stored:
+            np.testing.assert_allclose(stored["values"][..., 0], expected, atol=2e-3, rtol=0.05)
+
+
+def test_fairness_of_a_run_is_fairlearns(zoo, run_mlp):
+    from fairlearn.metrics import MetricFrame, selection_rate
+
+    code, _, _, document = zoo("fairness", str(run_mlp), "--json")
+    assert code == 0
+    said = Predictions.load(run_mlp / "base" / "predictions.npz")
+    (row,) = document["results"]
+    for attribute, found in row["attributes"].items():
+        frame = MetricFrame(
+            metrics=selection_rate,
+            y_true=said.y_true,
+            y_pred=said.y_pred,
+            sensitive_features=said.groups[attribute],
+        )
+        for group in found["groups"]:
+            value = group["metrics"]["selection_rate"]["value"]
+            if value is not None:
+                assert value == pytest.approx(frame.by_group[group["group"]], abs=1e-12)
+    path = row["inputs"][1]["path"]
+    assert path == "base/predictions.npz"
+
+
+def test_siblings_give_a_noise_floor(zoo, run_mlp, tmp_path):
+    from zoo.api.auditing import _noise_floor
+    from zoo.run import Run
+
+    root = run_mlp.parent
+    request = Run(run_mlp).document()["data"]["request"]
+    options = Run(run_mlp).document()["options"]
+    for seed in ("11", "12"):
+        code, *_ = zoo(
+            "train", "mlp", "--data", request["data"], "--target", request["target"],
+            "--sensitive", ",".join(request["sensitive"]), "--epochs", str(options["epochs"]),
+            "--seed", seed, "--runs", str(root),
+        )  # fmt: skip
+        assert code == 0
+    floor = _noise_floor(Run(run_mlp))
+    assert floor["seeds"] == 3
+    assert floor["metrics"]["accuracy"]["range95"] >= 0
