@@ -155,7 +155,7 @@ def _number(value: Any, digits: int = 4) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.{digits}f}"
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -942,10 +942,21 @@ def audit(
     for r in document["variants"]:
         name, value = next(iter(r["metrics"].items()), ("", None))
         p90 = r.get("latency_ms", {}).get("p90")
-        rows.append((r["variant"], f"{name} {_number(value)}", _bytes(r["bytes"]),
+        rows.append((r["variant"], f"{name} {_number(value)}",
+                     *_changes(document["deltas"], r["variant"], name), _bytes(r["bytes"]),
                      _bytes(r["bytes_gzip"]), "-" if p90 is None else f"{p90:.4g} ms",
                      r.get("error") or ""))  # fmt: skip
-    text = _table(("variant", "test", "size", "gzip", "p90", "error"), rows)
+    header = (
+        "variant",
+        "test",
+        "change [95 %]",
+        "most changed group",
+        "size",
+        "gzip",
+        "p90",
+        "error",
+    )
+    text = _table(header, rows)
     for gate in document["gates"]:
         text += (
             f"\ngate {gate['name']} {gate['expected']}: {gate['variant']} "
@@ -957,6 +968,28 @@ def audit(
     _fail_on_errors(document["variants"])
     if not document["passed"]:
         raise SystemExit(ENFORCED)
+
+
+def _changes(deltas: Sequence[Mapping[str, Any]], variant: str, metric: str) -> tuple[str, str]:
+    """A variant's change of a metric against base: over all rows, and in the group it changed most."""
+    own = [
+        row for row in deltas
+        if row["variant"] == variant and row["metric"] == metric and row["delta"] is not None
+    ]  # fmt: skip
+    whole = [row for row in own if row["attribute"] == "(all)"]
+    groups = [row for row in own if row["attribute"] != "(all)"]
+    most = max(groups, key=lambda row: abs(row["delta"]), default=None)
+    return (
+        _delta(whole[0]) if whole else "-",
+        f"{most['attribute']}={most['group']} {_delta(most)}" if most and most["delta"] else "-",
+    )
+
+
+def _delta(row: Mapping[str, Any]) -> str:
+    value = f"{round(row['delta'], 4) + 0.0:+.4f}"
+    if row["ci_low"] is None:
+        return value
+    return f"{value} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
 
 
 def _is_run(text: str, root: Path) -> bool:
@@ -1007,7 +1040,9 @@ def doctor() -> None:
 
     document = api.doctor()
     lines = [f"{name:30} {version}" for name, version in document["packages"].items()]
-    lines += [f"{key:30} {value}" for key, value in document["devices"].items()]
+    for key, value in document["devices"].items():
+        shown = (", ".join(value) or "none") if isinstance(value, list) else value
+        lines.append(f"{key:30} {shown}")
     lines += [f"{'memory':30} {document['memory_gb']} GB"]
     lines += [f"problem: {text}" for text in document["problems"]] or ["no problems found"]
     _emit(document, "\n".join(lines))

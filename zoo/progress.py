@@ -6,6 +6,9 @@ import sys
 from typing import Any
 
 
+TITLE = 20  # characters of a bar's title
+
+
 class Progress:
     """Says what goes on. ``quiet`` says nothing at all."""
 
@@ -33,23 +36,23 @@ class Progress:
             BarColumn,
             MofNCompleteColumn,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as Bar
 
         self._bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),  # what room the texts leave: 80 columns must do
             MofNCompleteColumn(),
             TextColumn("{task.fields[live]}"),
-            TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
+            expand=True,
         )
         self._bar.start()
-        self._task = self._bar.add_task(title, total=total, completed=done, live="")
+        shown = title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"
+        self._task = self._bar.add_task(shown, total=total, completed=done, live="")
 
     def advance(self, done: int, live: str = "") -> None:
         """The bar stands at ``done`` units."""
