@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data.core import Request, Table, check_unchanged, is_split_column
-from zoo.data.preprocess import is_number_type, text_columns
+from zoo.data.preprocess import is_number_type, nested_type, text_columns
 from zoo.errors import ZooError, unknown
 from zoo.run import sha256_file
 
@@ -157,7 +157,8 @@ def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
         "low_memory": False,
     }
     frame = pd.read_csv(path, **options)
-    again = [name for name in header if name in text or not is_number_type(frame[name])]
+    numbers = [n for n in header if is_number_type(frame[n]) and frame[n].notna().any()]
+    again = [name for name in header if name in text or name not in numbers]
     if not again:
         return frame
     # Once more, as it stands in the file: True stays "TRUE", 01 "01", and NA a word.
@@ -320,15 +321,11 @@ def _split_column(
 
 
 def _check_single_values(series: Any, path: Path) -> None:
-    if series.dtype != object:
-        return
-    known = series.dropna()
-    nested = known.map(lambda cell: isinstance(cell, (list, dict, set, bytes, np.ndarray)))
-    if nested.any():
+    if nested := nested_type(series):
         raise ZooError(
             f"The column {series.name!r} of {path} can't be a target or an attribute.",
             expected="one number or text in each cell",
-            received=f"cells that are a {type(known[nested].iloc[0]).__name__}",
+            received=f"cells that are a {nested}",
         )
 
 

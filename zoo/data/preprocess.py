@@ -57,6 +57,15 @@ def is_number_type(series: Any) -> bool:
     return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
 
 
+def nested_type(series: Any) -> str | None:
+    """The type's name of cells that are no single values, such as lists; None where there are none."""
+    if series.dtype != object:
+        return None
+    types = {type(cell) for cell in series}
+    found = [t for t in types if issubclass(t, (list, tuple, dict, set, bytes, np.ndarray))]
+    return "list" if np.ndarray in found else min((t.__name__ for t in found), default=None)
+
+
 def describe_columns(frame: Any, train: np.ndarray) -> list[dict[str, Any]]:
     """What each column is, judged on the training rows: ``{name, kind, used, why, ...}``.
 
@@ -91,11 +100,9 @@ def _kind_of(values: Any, rows: np.ndarray) -> tuple[str, str, dict[str, Any]]:
         return "empty", "every training cell is empty", more
     if is_number_type(values):
         return _kind_of_numbers(values, rows, {}, more)
-    try:
-        counts = values.value_counts(dropna=True)
-    except TypeError:  # unhashable
-        what = type(values.dropna().iloc[0]).__name__
-        return "nested", f"each cell is a {what}, not a single value", {**more, "distinct": None}
+    if nested := nested_type(values):
+        return "nested", f"each cell is a {nested}, not a single value", {**more, "distinct": None}
+    counts = values.value_counts(dropna=True)
     more["distinct"] = distinct = len(counts)
     if distinct == 1:
         return "constant", f"always {label_text(counts.index[0])[:40]!r}", more
@@ -106,8 +113,7 @@ def _kind_of(values: Any, rows: np.ndarray) -> tuple[str, str, dict[str, Any]]:
         if cells.str.fullmatch(_ISO_DATE).all():
             return "date", "days since 1970", more
         strange = np.isnan(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64))
-        codes = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, no amount
-        if not codes and counts.to_numpy()[strange].sum() <= MAX_STRAY * known:
+        if counts.to_numpy()[strange].sum() <= MAX_STRAY * known:
             stray = dict(zip(cells[strange], counts.to_numpy()[strange], strict=True))
             return _kind_of_numbers(values, rows, stray, more)
     if distinct > ALWAYS_CATEGORY and distinct > 0.5 * known:
@@ -163,11 +169,13 @@ def _numbers(series: Any, kind: str) -> np.ndarray:
 def _mean_and_scale(known: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of float64 (n,), 1 for the latter where it is 0.
 
-    Taken of shares of the largest value: the squares of numbers beyond 1e154 would overflow.
+    Taken of values brought below 1 by a power of two, which costs no digit: the squares of numbers
+    beyond 1e154 would overflow.
     """
-    largest = float(np.abs(known).max()) or 1.0
-    shares = known / largest
-    return float(shares.mean() * largest), float(shares.std() * largest) or 1.0
+    exponent = np.frexp(np.abs(known).max())[1]
+    small = np.ldexp(known, -exponent)
+    mean, scale = np.ldexp([small.mean(), small.std()], exponent)
+    return float(mean), float(scale) or 1.0
 
 
 def bin_edges(known: np.ndarray, bins: int) -> list[float]:
