@@ -949,6 +949,23 @@ def test_a_strangers_table_through_every_command(nasty, tmp_path, kind):
     assert CITY in answer["error"]["message"]
 
 
+def test_two_classes_as_multiclass_agree_with_binary():
+    """The baseline's probabilities are those of the same regression, in one column or in two."""
+    from zoo.tasks import get_task
+    from zoo.train.baseline import linear_logits
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 3)).astype(np.float32)
+    y = (x[:, 0] + rng.normal(size=80) > 0).astype(np.int64)
+    found = []
+    for name in ("binary", "multiclass"):
+        task = get_task(name)
+        logits = linear_logits(task, x, y, x)
+        assert logits.shape == (80, task.outputs(2))
+        found.append(task.decode(logits)[1])
+    np.testing.assert_allclose(*found, rtol=1e-12)
+
+
 def test_bad_input_leaves_no_run(tmp_path, write):
     path = write(table(y="one"))
     runs = tmp_path / "runs"

@@ -277,7 +277,11 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
 
 def _named(available: Mapping[str, Any], name: str) -> Any:
     if name not in available:
-        raise unknown("column", name, available, hint="--sensitive names columns of the data.")
+        error = unknown("column", name, available, hint="--sensitive names columns of the data.")
+        whole = next((column for column in available if "," in column and name in column), None)
+        if whole is not None:
+            error.hint = f"A name with a comma stands in double quotes: --sensitive '\"{whole}\"'"
+        raise error
     return available[name]
 
 

@@ -22,4 +22,7 @@ def linear_logits(task: Task, x: np.ndarray, y: np.ndarray, test: np.ndarray) ->
         return Ridge().fit(x, y).predict(test)[:, None]
     model: Any = LogisticRegression(max_iter=1000, tol=1e-3).fit(x, y)
     outputs = model.decision_function(test)
-    return outputs[:, None] if outputs.ndim == 1 else outputs
+    if outputs.ndim == 1:  # two classes: the log-odds of the second alone
+        pair = np.stack([np.zeros_like(outputs), outputs], axis=1)
+        return pair[:, -task.outputs(2) :]
+    return outputs
