@@ -48,8 +48,9 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read a file. Raises ``ValueError`` when it holds pickled arrays or lacks some."""
-        with np.load(path, allow_pickle=False) as stored:
+        """Read a file. Raises ``ValueError``, ``KeyError`` or ``zipfile.BadZipFile`` for another."""
+        # opened here, since NumPy leaves a file open that turns out to be torn
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             groups = {
                 unquote(key.removeprefix("group_")): stored[key]
                 for key in stored.files

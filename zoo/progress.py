@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-
 TITLE = 20  # characters of a bar's title
 
 
