@@ -7,7 +7,7 @@ READY := .venv/.ready
 RUNS ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench docs smoke clean
+.PHONY: help demo test test-all lint bench docs gallery smoke clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,17 @@ bench: $(READY)  ## Measure a quick suite with MLPerf LoadGen and print a table
 
 docs: $(READY)  ## Write the generated blocks of the README again
 	$(BIN)/python tests/readme_blocks.py --write
+
+GALLERY := reports/gallery/mlp-adult
+gallery: $(READY)  ## Make the committed example report and its picture again (needs chromium)
+	folder=$$(mktemp -d) && mkdir -p $(GALLERY) \
+		&& cd $$folder && $(CURDIR)/$(BIN)/zoo audit mlp --data adult --name mlp-adult \
+			| sed "s#$$folder/##" > $(CURDIR)/$(GALLERY)/printed.txt \
+		&& cp runs/mlp-adult/report.html runs/mlp-adult/report.md $(CURDIR)/$(GALLERY)/ \
+		&& chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run \
+			--disable-background-networking --user-data-dir=$$folder/browser --window-size=1280,1500 \
+			--screenshot=$(CURDIR)/$(GALLERY)/report.png file://$$folder/runs/mlp-adult/report.html \
+		&& rm -rf $$folder
 
 smoke: $(READY)  ## A short demo in a folder that is thrown away
 	runs=$$(mktemp -d) && $(BIN)/zoo audit mlp int8 --data adult --epochs 2 --seconds 0.3 --runs $$runs \

@@ -63,8 +63,10 @@ def read_bundle(folder: Path, *, private: bool = False) -> Bundle:
     checker = _Checker(folder)
     run = checker.read(folder / "run.json", schema.RunDocument)
     found = (path.parent.name for path in folder.glob("*/variant.json"))
-    names = sorted((n for n in found if not n.startswith(".")), key=lambda n: (n != "base", n))
-    variants = {name: _variant(folder / name, checker) for name in names}
+    names = sorted(name for name in found if not name.startswith("."))
+    made = {name: _variant(folder / name, checker) for name in names}
+    order = sorted(made, key=lambda n: (n != "base", made[n]["variant"]["created"], n))
+    variants = {name: made[name] for name in order}
     audit_file = folder / "audit.json"
     audit = checker.read(audit_file, schema.AuditDocument) if audit_file.is_file() else None
     log = _rows(folder / "log.jsonl")
