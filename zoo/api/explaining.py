@@ -70,9 +70,9 @@ def explain_one(
     behind = rng.permutation(data.parts["train"])[:background]
     x = session.encoded(rows)
     task = get_task(data.task)
-    names = list(data.classes) if len(data.classes) > 2 else [data.positive or data.target]
-    if len(data.classes) == 2:
-        names = [data.classes[1]]  # the logit of a binary model is that of its second class
+    names = list(data.classes) or [data.target]
+    if task.outputs(len(names)) == 1:
+        names = names[-1:]  # the logit of a binary model is that of its second class
     own = (variant.path / "model.weights.h5").exists()
     arguments: dict[str, Any] = {
         "predict": Artifact(variant.artifact),
