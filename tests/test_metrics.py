@@ -272,3 +272,13 @@ def test_shares_are_covered(share):
         found = intervals(["accuracy"], y, p, np.empty(0), resamples=400, seed=trial)["accuracy"]
         covered += found["ci_low"] <= share <= found["ci_high"]
     assert covered / 300 >= 0.92
+
+
+def test_interval_of_a_biased_metric_holds_its_value():
+    """A well-calibrated model: the plain percentile interval of its ECE lies above the value."""
+    rng = np.random.default_rng(3)
+    chance = rng.uniform(0.02, 0.98, 400)
+    y = (rng.random(400) < chance).astype(np.int64)
+    scores = np.stack([1 - chance, chance], axis=1)
+    found = metrics.intervals(("ece",), y, scores.argmax(1), scores, resamples=400)["ece"]
+    assert found["ci_low"] <= found["value"] <= found["ci_high"]
