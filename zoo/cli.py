@@ -385,9 +385,11 @@ def _absolute(name: str) -> str:
 
     if name in datasets().specs:
         return name
+    if not name.strip():  # as a path it would mean the folder one happens to be in
+        raise unknown("data set", name, datasets().specs)
     try:
         path = Path(name).expanduser()
-        return str(path.resolve()) if name and path.exists() else name
+        return str(path.resolve()) if path.exists() else name
     except (OSError, RuntimeError) as error:  # longer than a path can be, or no such home
         raise unknown("data set", name, datasets().specs) from error
 
