@@ -49,8 +49,10 @@ def benchmark_all(
     from zoo.schema import BenchmarkResult
     from zoo_bench.loadgen import SCENARIOS
     from zoo_bench.measure import measure
+    from zoo_bench.table import environment
 
     samples = session.encoded(session.data.parts["test"][:1024])
+    machine = environment()
     rows = []
     for item in chosen:
         progress.say(f"{item.name}: LoadGen")
@@ -68,6 +70,7 @@ def benchmark_all(
                 **{
                     **row,
                     **item.bound(item.artifact),
+                    "environment": machine,
                     "run": run.name,  # stored without the folders of this machine
                     "model": session.spec.name,
                     "variant": item.name,
