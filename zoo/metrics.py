@@ -424,6 +424,6 @@ def intervals(
         drawn = np.concatenate(draws[name]) if draws[name] else np.empty(0)
         if name in BIASED and len(drawn):
             drawn = np.maximum(drawn - (np.nanmean(drawn) - value), 0.0)
-        counts = share_counts(name, y, p) if name in SHARES else None
-        found[name] = interval(value, drawn, confidence, counts)
+        shares = share_counts(name, y, p) if name in SHARES else None
+        found[name] = interval(value, drawn, confidence, shares)
     return found
