@@ -375,7 +375,10 @@ def noise_floor(values: dict[str, list[float]]) -> dict[str, Any]:
     enough = {name: seeds for name, seeds in finite.items() if len(seeds) >= 3}
     count = max((len(seeds) for seeds in finite.values()), default=0)
     if not enough:
-        return {"seeds": count, "reason": f"{count} seed{'' if count == 1 else 's'}; three or more are needed"}
+        return {
+            "seeds": count,
+            "reason": f"{count} seed{'' if count == 1 else 's'}; three or more are needed",
+        }
 
     def spread(seeds: Array) -> dict[str, float]:
         sd = float(seeds.std(ddof=1))
