@@ -28,10 +28,11 @@ def models_block() -> str:
     from zoo.registry import models
 
     return table(
-        ["model", "family", "data kinds", "tasks", "parameters", "trained on", "target", "source"],
+        ["model", "family", "data kinds", "tasks", "parameters", "trained on", "target, or published",
+         "source"],
         [
             [f"`{s.name}`", s.family, ", ".join(s.kinds), ", ".join((s.task, *s.tasks)),
-             f"{s.params:,}", s.data, f"{s.target.metric} {s.target.value}", s.source]
+             f"{s.params:,}", s.data, f"{s.target.metric} {s.target.value}" if s.target else s.published, s.source]
             for s in sorted(models().specs.values(), key=lambda s: s.name)
         ],
     )  # fmt: skip

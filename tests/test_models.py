@@ -1,121 +1,167 @@
-"""Every model of the registry, at ``tiny``: what the registry promises about it holds."""
+"""Every model in the registry, built from ``tiny``: what the zoo promises about it holds."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from zoo.registry import datasets, models
-from zoo.spec import ModelSpec
-from zoo.tasks import get_task
-
-SPECS = list(models().specs.values())
-every_model = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+from zoo.registry import models
+from zoo.testing import all_checks, checks_for
 
 
-def tiny(spec: ModelSpec):
-    return spec.build(**{**spec.config, **spec.tiny})
-
-
-def draw(model, n: int, seed: int = 0) -> np.ndarray:
-    return (
-        np.random.default_rng(seed).normal(size=(n, *model.inputs[0].shape[1:])).astype("float32")
-    )
-
-
-@every_model
-def test_published_parameter_count(spec):
-    assert spec.build(**spec.config).count_params() == spec.params
-
-
-@every_model
-def test_card_is_complete(spec):
-    assert spec.source
-    assert spec.license
-    assert spec.version
-    assert spec.data in datasets().specs
-    assert datasets().specs[spec.data].kind in spec.kinds
-    assert datasets().specs[spec.data].task in (spec.task, *spec.tasks)
-    assert spec.target.metric in get_task(spec.task).metrics
-    assert all(reason.strip() for reason in spec.skips.values())
-
-
-@every_model
-def test_output_is_finite_and_has_the_stated_width(spec):
-    model = tiny(spec)
-    outputs = model(draw(model, 5), training=False).numpy()
-    assert outputs.shape == (5, {**spec.config, **spec.tiny}["outputs"])
-    assert np.isfinite(outputs).all()
-
-
-@every_model
-def test_every_weight_gets_a_gradient_and_one_batch_can_be_learnt(spec):
-    from zoo.backend import keras, tf
-
-    keras.utils.set_random_seed(1)
-    model = tiny(spec)
-    x = draw(model, 16)
-    goal = draw(model, 16, seed=2).reshape(16, -1)[:, : model.outputs[0].shape[1]]
-    optimizer = keras.optimizers.Adam(0.02)
-    losses = []
-    for step in range(30):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(x, training=False) - goal) ** 2)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        if step == 0:
-            assert all(g is not None and np.abs(g).sum() > 0 for g in gradients)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        losses.append(float(loss))
-    assert losses[-1] < 0.8 * losses[0]
-
-
-@every_model
-def test_same_seed_same_weights(spec):
-    from zoo.backend import seed_everything
-
-    def weights():
-        seed_everything(7)
-        return tiny(spec).get_weights()
-
-    assert all(np.array_equal(a, b) for a, b in zip(weights(), weights(), strict=True))
-
-
-@every_model
-def test_saved_weights_give_the_same_outputs(spec, tmp_path):
-    model, other = tiny(spec), tiny(spec)
-    x = draw(model, 4)
-    model.save_weights(tmp_path / "model.weights.h5")
-    other.load_weights(tmp_path / "model.weights.h5")
-    assert np.array_equal(model(x).numpy(), other(x).numpy())
-
-
-@every_model
 @pytest.mark.parametrize(
-    ("format", "tolerance"),
-    [("float32", 1e-5), ("float16", 1e-2), ("dynamic", 0.1), ("int8", 0.15)],
+    "check",
+    [pytest.param(c, id=str(c), marks=[pytest.mark.slow] * c.slow) for c in all_checks()],
 )
-def test_converts_to_litert_with_parity(spec, format, tolerance, tmp_path):
-    """Tolerances are shares of the largest output."""
-    from zoo.export import to_litert
-    from zoo.predict import Artifact
-
-    model = tiny(spec)
-    x = draw(model, 32)
-    path = tmp_path / "model.tflite"
-    path.write_bytes(to_litert(model, format, x))
-    expected = model(x, training=False).numpy()
-    gap = np.abs(Artifact(path)(x) - expected).max()
-    assert gap <= tolerance * np.abs(expected).max()
+def test_model(check):
+    check()
 
 
-@every_model
-def test_prunes_to_the_stated_sparsity(spec):
-    from zoo.compress.prune import Pruner
-    from zoo.variants import kernels
+PLUGIN = """
+from zoo.spec import ModelSpec
 
-    model = tiny(spec)
-    pruner = Pruner(model, 0.75, begin=0, end=1, every=1)
-    pruner.finish()
-    for _, kernel in kernels(model):
-        values = np.asarray(kernel)
-        assert abs(np.mean(values == 0) - 0.75) <= 0.5 / values.size
+
+def build(shape, outputs, width=8):
+    from zoo.backend import keras
+
+    inputs = keras.Input(tuple(shape), name="features")
+    x = keras.layers.Dense(width, activation="tanh")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(outputs)(x))
+
+
+SPECS = [
+    ModelSpec(
+        name="elsewhere", version="1", family="mlp", task="binary", build=build,
+        config={"shape": (9,), "outputs": 1, "width": 8}, tiny={"width": 4}, data="adult",
+        published="nothing yet", source="a test", license="MIT", params=89, kinds=("tabular",),
+    )
+]
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A model of another distribution, found by its entry point."""
+    (tmp_path / "elsewhere_models.py").write_text(PLUGIN)
+    info = tmp_path / "elsewhere-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[zoo.models]\nelsewhere = elsewhere_models\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    models.cache_clear()
+    yield models().get("elsewhere")
+    models.cache_clear()
+
+
+def test_a_model_of_another_package_passes_the_suite(elsewhere):
+    checks = checks_for(elsewhere)
+    assert {"card", "parameters", "gradients", "litert-int8", "prune"} <= {c.name for c in checks}
+    for check in checks:
+        check()
+
+
+def broken(spec, **changes):
+    import dataclasses
+
+    return dataclasses.replace(spec, **changes)
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "message"),
+    [
+        ("card", {"published": ""}, "target"),
+        ("card", {"kinds": ("image",)}, "tabular data"),
+        ("card", {"skips": {"int8": " "}}, "without its reason"),
+        ("parameters", {"params": 88}, "received 89"),
+    ],
+)
+def test_the_suite_finds_a_wrong_card(elsewhere, check, changes, message):
+    (found,) = [c for c in checks_for(broken(elsewhere, **changes)) if c.name == check]
+    with pytest.raises(AssertionError, match=message):
+        found()
+
+
+def test_the_suite_finds_a_weight_without_a_gradient(elsewhere):
+    def build(shape, outputs, width=8):
+        from zoo.backend import keras
+
+        inputs = keras.Input(tuple(shape))
+        dead = keras.layers.Dense(width, kernel_initializer="zeros", bias_initializer="zeros")
+        x = keras.layers.Dense(outputs)(keras.layers.ReLU()(dead(inputs)))
+        return keras.Model(inputs, x)
+
+    (found,) = [c for c in checks_for(broken(elsewhere, build=build)) if c.name == "gradients"]
+    with pytest.raises(AssertionError, match="no gradient reaches"):
+        found()
+
+
+def test_a_skip_leaves_its_check_out(elsewhere):
+    names = {c.name for c in checks_for(broken(elsewhere, skips={"int8": "why", "prune": "why"}))}
+    assert "litert-float16" in names
+    assert not names & {"litert-int8", "prune"}
+
+
+def test_published_weights_without_a_network_say_what_to_do(monkeypatch):
+    """The address is one that nothing answers at; the download is really tried."""
+    import dataclasses
+
+    from zoo.errors import ZooError
+    from zoo.models import applications
+
+    row = applications.APPLICATIONS["mobilenet_v2"]
+    nowhere = dataclasses.replace(row, weights="http://127.0.0.1:9/mobilenet_notop.h5")
+    monkeypatch.setitem(applications.APPLICATIONS, "mobilenet_v2", nowhere)
+    with pytest.raises(ZooError) as raised:
+        applications.build("mobilenet_v2", (32, 32, 3), 3, weights="imagenet")
+    assert raised.value.kind == "no_network"
+    assert "--set weights=FILE" in raised.value.hint
+    assert "mobilenet_notop.h5" in raised.value.expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"weights": "absent.h5"}, "missing_weights"),
+        ({"weights": "imagenet", "width": 0.5}, "bad_input"),
+        ({"weights": "imagenet", "shape": (32, 32, 2)}, "bad_input"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(settings, kind):
+    from zoo.errors import ZooError
+    from zoo.models.applications import build
+
+    with pytest.raises(ZooError) as raised:
+        build("mobilenet_v2", **{"shape": (32, 32, 3), "outputs": 2, **settings})
+    assert raised.value.kind == kind
+
+
+def test_weights_of_a_file_are_those_of_the_network(tmp_path):
+    """What keras.applications saves without its top starts ours, up to the pooled features."""
+    import numpy as np
+
+    from zoo.backend import keras
+    from zoo.models.applications import build
+
+    theirs = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg"
+    )
+    path = tmp_path / "notop.weights.h5"
+    theirs.save_weights(path)
+    ours = build("mobilenet_v2", (32, 32, 1), 2, weights=str(path))
+    grey = np.random.default_rng(0).random((2, 32, 32, 1)).astype("float32")
+    features = keras.Model(ours.input, ours.get_layer("pool").output)
+    wanted = keras.applications.mobilenet_v2.preprocess_input(np.repeat(grey, 3, axis=3) * 255)
+    got, expected = features(grey).numpy(), theirs(wanted, training=False).numpy()
+    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "inception_v3"])
+def test_pictures_are_prepared_as_the_published_weights_want_them(name):
+    import numpy as np
+
+    from zoo.backend import keras
+    from zoo.models.applications import APPLICATIONS
+
+    module = {"resnet50": "resnet", "densenet121": "densenet"}.get(name, name)
+    x = np.random.default_rng(0).random((2, 8, 8, 3)).astype("float32")
+    expected = getattr(keras.applications, module).preprocess_input(x * 255)
+    assert np.allclose(np.asarray(APPLICATIONS[name].prepare(x)), expected, atol=1e-3)

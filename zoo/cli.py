@@ -226,11 +226,16 @@ def list_command(pattern: str | None) -> None:
         ("model", "family", "task", "params", "data", "target", "source"),
         [
             (r["name"], r["family"], r["task"], _number(r["params"]), r["data"],
-             f"{r['target']['metric']} {r['target']['value']}", r["source"])
+             _target(r), r["source"])
             for r in rows if "error" not in r
         ],
     )  # fmt: skip
     _emit(rows, "\n".join([text, *_broken(rows)]))
+
+
+def _target(row: Mapping[str, Any]) -> str:
+    target = row["target"]
+    return f"{target['metric']} {target['value']}" if target else "-"
 
 
 def _broken(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -248,9 +253,9 @@ def info(model: str, summary: bool) -> None:
 
     document = api.info(model, summary)
     lines = [f"{document['name']} {document['version']}  ({document['family']})"]
-    for key in ("tasks", "kinds", "params", "data", "target", "config", "training", "source",
-                "license", "skips"):  # fmt: skip
-        value = document[key]
+    for key in ("tasks", "kinds", "params", "data", "target", "published", "config", "training",
+                "source", "license", "skips"):  # fmt: skip
+        value = document[key] or "none"
         if isinstance(value, dict):
             value = _pairs(value) or "none"
         elif isinstance(value, list):

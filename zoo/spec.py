@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -27,7 +27,8 @@ class ModelSpec:
     graph, test-sized. ``params`` counts all variables of the published configuration.
     ``kinds`` names the kinds of data it takes, ``tasks`` the tasks besides ``task`` it serves.
     ``baseline`` names the reference trained and shown beside it. ``skips`` maps a step to the
-    reason why it does not apply.
+    reason why it does not apply. ``target`` is None for models that are not trained here at their
+    real size; ``published`` then says what their source reached.
     """
 
     name: str
@@ -38,11 +39,12 @@ class ModelSpec:
     config: Mapping[str, Any]
     tiny: Mapping[str, Any]
     data: str
-    target: Target
     source: str
     license: str
     params: int
     kinds: tuple[str, ...]
+    target: Target | None = None
+    published: str = ""
     tasks: tuple[str, ...] = ()
     baseline: str = "linear"
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +60,8 @@ class ModelSpec:
             "task": self.task,
             "params": self.params,
             "data": self.data,
-            "target": {"metric": self.target.metric, "value": self.target.value},
+            "target": asdict(self.target) if self.target else None,
+            "published": self.published,
             "source": self.source,
             "license": self.license,
             "kinds": list(self.kinds),

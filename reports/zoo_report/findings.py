@@ -341,6 +341,8 @@ class Findings:
         if not target:
             return "No target was checked: training has not finished."
         name = target["metric"]
+        if name is None:
+            return f"Target: {target.get('reason', 'none')}."
         asked = f"{capital(sentence_label(name))} {_value(name, target['value'])}"
         if target.get("reason"):
             told = f"Target: {asked} does not apply: {target['reason']}"

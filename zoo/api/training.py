@@ -147,6 +147,9 @@ def baseline(session: Session) -> dict[str, Any]:
 
 def _target(session: Session, metrics: Mapping[str, float | None]) -> dict[str, Any]:
     target = session.spec.target
+    if target is None:
+        reason = f"no target is claimed for {session.spec.name}"
+        return {"metric": None, "value": None, "reached": None, "hit": False, "reason": reason}
     claimed = session.data.name == session.spec.data
     reached = metrics.get(target.metric) if claimed else None
     document = {"metric": target.metric, "value": target.value, "reached": reached}

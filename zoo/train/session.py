@@ -58,12 +58,15 @@ class Session:
         return y
 
     def build(self) -> Any:
-        """A fresh model, seeded."""
+        """A fresh model, seeded, ready to be trained."""
+        return self._build(self.config)
+
+    def _build(self, config: Mapping[str, Any]) -> Any:
         from zoo.backend import seed_everything
 
         seed_everything(self.seed, self.deterministic)
         try:
-            return self.spec.build(**self.config)
+            return self.spec.build(**config)
         except ZooError:
             raise
         except (ValueError, TypeError) as error:
@@ -77,7 +80,9 @@ class Session:
 
     def load(self, weights: Path) -> Any:
         """The model with weights from a file: never more than weights is read."""
-        model = self.build()
+        # Published weights that the training started from are not needed again, nor a network.
+        start = {"weights": ""} if "weights" in self.config else {}
+        model = self._build({**self.config, **start})
         try:
             model.load_weights(weights)
         except (OSError, ValueError) as error:
@@ -140,6 +145,14 @@ def prepare(
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
     check_kind_early(spec, request)
+    if request.offline and config.get("weights") == "imagenet":
+        raise ZooError(
+            "Published weights are downloaded, which --offline forbids.",
+            expected="--set weights=FILE, or no weights",
+            received="weights=imagenet and --offline",
+            hint=f"`zoo train {spec.name} --set weights=imagenet` says which file, without --offline.",
+            kind="offline",
+        )
     data = open_data(request)
     check_fit(spec, data)
     if options.augment and data.kind != "image":

@@ -1,0 +1,204 @@
+"""The checks that every model passes: ours, and those of other packages.
+
+    import pytest
+    from zoo.testing import checks_for
+
+    @pytest.mark.parametrize("check", checks_for(SPEC), ids=str)
+    def test_model(check):
+        check()
+
+A check builds the model from ``tiny`` (but for the published number of parameters), and raises
+``AssertionError`` with what was expected where the model does not hold what its spec promises. Steps
+that the spec names in ``skips``, each with its reason, are left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.spec import ModelSpec
+
+#: LiteRT formats, and how far their outputs may be from Keras', as a share of the largest output.
+TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
+SPARSITY = 0.75
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one model; call it. ``slow`` ones take long: hundreds of layers."""
+
+    model: str
+    name: str
+    function: Callable[[], None]
+    slow: bool = False
+
+    def __call__(self) -> None:
+        self.function()
+
+    def __str__(self) -> str:
+        return f"{self.model}-{self.name}"
+
+
+def checks_for(spec: ModelSpec) -> list[Check]:
+    """Every check for a model, in the order in which they tell most."""
+    deep = "deep" in spec.tags
+    rows: list[tuple[str, Callable[[ModelSpec], None], bool]] = [
+        ("card", check_card, False),
+        ("parameters", check_parameters, False),
+        ("outputs", check_outputs, deep),
+        ("gradients", check_learning, deep),
+        ("seed", check_seed, deep),
+        ("weights", check_saved_weights, deep),
+        *((f"litert-{name}", partial(check_litert, format=name), deep)
+          for name in TOLERANCES if name not in spec.skips),
+        *([] if "prune" in spec.skips else [("prune", check_pruning, deep)]),
+    ]  # fmt: skip
+    return [Check(spec.name, name, partial(check, spec), slow) for name, check, slow in rows]
+
+
+def tiny(spec: ModelSpec) -> Any:
+    """The test-sized model of a spec."""
+    return spec.build(**{**spec.config, **spec.tiny})
+
+
+def inputs_for(spec: ModelSpec, model: Any, rows: int, seed: int = 0) -> np.ndarray:
+    """Random inputs (rows, *shape): standard normal, or ids where the model takes integers."""
+    rng = np.random.default_rng(seed)
+    (tensor,) = model.inputs
+    shape = (rows, *tensor.shape[1:])
+    if "int" in str(tensor.dtype):
+        return rng.integers(0, {**spec.config, **spec.tiny}["vocabulary"], shape, dtype=np.int32)
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def check_card(spec: ModelSpec) -> None:
+    """The spec says all it must, and names things that exist."""
+    from zoo.registry import datasets
+    from zoo.tasks import get_task
+
+    for name in ("name", "version", "family", "source", "license"):
+        assert getattr(spec, name), f"{spec.name} lacks its {name}"
+    assert spec.target or spec.published, "expected a target, or what the source reached"
+    data = datasets().get(spec.data)
+    assert data.kind in spec.kinds, f"{spec.data} is {data.kind} data, the model takes {spec.kinds}"
+    assert data.task in (spec.task, *spec.tasks)
+    if spec.target is not None:
+        assert spec.target.metric in get_task(spec.task).metrics
+    assert set(spec.tiny) <= set(spec.config), "tiny has settings that config lacks"
+    assert all(reason.strip() for reason in spec.skips.values()), "a skip without its reason"
+
+
+def check_parameters(spec: ModelSpec) -> None:
+    """The published configuration has the published number of parameters."""
+    found = spec.build(**spec.config).count_params()
+    assert found == spec.params, f"expected {spec.params:,} parameters, received {found:,}"
+
+
+def check_outputs(spec: ModelSpec) -> None:
+    """Finite outputs of the stated width, of as many rows as came in."""
+    model = tiny(spec)
+    outputs = model(inputs_for(spec, model, 5), training=False).numpy()
+    expected = (5, {**spec.config, **spec.tiny}["outputs"])
+    assert outputs.shape == expected, f"expected {expected}, received {outputs.shape}"
+    assert np.isfinite(outputs).all(), "some outputs are not finite"
+
+
+def check_learning(spec: ModelSpec) -> None:
+    """Every trainable weight gets a gradient, and one batch can be learnt."""
+    from zoo.backend import keras, seed_everything, tf
+
+    seed_everything(1)
+    model = tiny(spec)
+    x = inputs_for(spec, model, 16)
+    goal = np.random.default_rng(2).normal(size=(16, model.outputs[0].shape[1])).astype(np.float32)
+    optimizer = keras.optimizers.Adam(0.02)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(autograph=False)
+    def step() -> Any:
+        # As at inference, so that batch statistics neither hide a weight nor make the loss noisy.
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=False) - goal) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss, [tf.reduce_sum(tf.abs(tf.convert_to_tensor(g))) for g in gradients]
+
+    losses = []
+    for number in range(30):
+        loss, sizes = step()
+        losses.append(float(loss))
+        if number == 0:
+            weights = model.trainable_variables
+            dead = [w.path for w, size in zip(weights, sizes, strict=True) if not float(size) > 0]
+            assert not dead, f"no gradient reaches {dead[:5]}"
+    assert losses[-1] < 0.8 * losses[0], f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g}"
+
+
+def check_seed(spec: ModelSpec) -> None:
+    """The same seed gives the same weights, another seed others."""
+    from zoo.backend import seed_everything
+
+    def weights(seed: int) -> list[np.ndarray]:
+        seed_everything(seed)
+        return tiny(spec).get_weights()
+
+    first, again, other = weights(7), weights(7), weights(8)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def check_saved_weights(spec: ModelSpec) -> None:
+    """Weights that were saved give the same outputs in a fresh model."""
+    model, other = tiny(spec), tiny(spec)
+    x = inputs_for(spec, model, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.weights.h5"
+        model.save_weights(path)
+        other.load_weights(path)
+    first, second = (m(x, training=False).numpy() for m in (model, other))
+    assert np.array_equal(first, second), f"outputs differ by {np.abs(first - second).max():.2g}"
+
+
+def check_litert(spec: ModelSpec, format: str) -> None:
+    """The LiteRT file answers as the Keras model does, within the format's tolerance."""
+    from zoo.backend import seed_everything
+    from zoo.export import to_litert
+    from zoo.predict import Artifact
+
+    seed_everything(3)
+    model = tiny(spec)
+    x = inputs_for(spec, model, 32)
+    expected = model(x, training=False).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(to_litert(model, format, x))
+        gap = np.abs(Artifact(path)(x) - expected).max() / np.abs(expected).max()
+    assert gap <= TOLERANCES[format], f"{format}: off by {gap:.2g} of the largest output"
+
+
+def check_pruning(spec: ModelSpec) -> None:
+    """Every prunable kernel gets exactly the share of zeros that was asked for."""
+    from zoo.compress.prune import Pruner
+    from zoo.variants import kernels
+
+    model = tiny(spec)
+    Pruner(model, SPARSITY, begin=0, end=1, every=1).finish()
+    found = [np.asarray(kernel) for _, kernel in kernels(model)]
+    assert found, "no kernel to prune: name the reason in skips"
+    for values in found:
+        assert abs(np.mean(values == 0) - SPARSITY) <= 0.5 / values.size
+
+
+def all_checks() -> Iterator[Check]:
+    """The checks of every model in the registry, plugins included."""
+    from zoo.registry import models
+
+    for spec in models().specs.values():
+        yield from checks_for(spec)
