@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "backend": {"environment", "quiet"},
     "registry": {"errors", "spec"},
     "run": _FACTS - {"backend"},
-    "models": {"spec", "backend"},
+    "models": {"errors", "spec", "backend"},
     "gates": {"errors", "run"},
     "data": _STORE,
     "export": _FACTS,
@@ -42,6 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "zoo_bench": _WORK | {"train", "variants", "compress"},
     "zoo_explain": _WORK | {"train", "variants", "compress"},
     "zoo_report": {"schema"},
+    "testing": _WORK | {"train", "variants", "compress"},
     "api": _WORK | {"train", "variants", "compress", "gates", "zoo_bench", "zoo_explain", "zoo_report"},
     "cli": _WORK | {"compress", "gates", "api", "zoo_bench"},
 }  # fmt: skip

@@ -149,7 +149,7 @@ def test_the_order_of_sources_never_decides_who_wins():
 
 def test_glob_and_suggestions():
     models = registry.models()
-    assert [s.name for s in models.glob("m*")] == ["mlp"]
+    assert [s.name for s in models.glob("ml*")] == ["mlp"]
     assert [s.name for s in models.glob(None)] == sorted(models.specs)
     for wrong in ("mpl", "MLP", "mlpp"):
         with pytest.raises(ZooError) as error:
