@@ -103,11 +103,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, capsys):
     content = bytearray((newest / "state.npz").read_bytes())
     content[len(content) // 2] ^= 0xFF
     (newest / "state.npz").write_bytes(content)
-    arrays, meta, passed = checkpoint.newest(tmp_path)
-    assert arrays
-    assert meta["epoch"] == 2
-    assert newest.name in passed[0]
-    Progress().say(passed[0])
+    found = checkpoint.newest(tmp_path)
+    assert found.arrays
+    assert found.meta["step"] == 2 * math.ceil(300 / 64)
+    assert newest.name in found.passed[0]
+    Progress().say(found.passed[0])
     assert "damaged" in capsys.readouterr().err
     assert len(list(tmp_path.glob("step-*"))) == checkpoint.KEEP
 
@@ -158,13 +158,13 @@ def _wild():
 
 
 def test_every_sample_is_seen_once_an_epoch_in_another_order():
-    from zoo.train.loop import Samples, batches
+    from zoo.train.feed import Feed, Samples
 
     samples = Samples(np.arange(100, dtype="float32")[:, None], np.arange(100, dtype="float32"))
-    options = TrainOptions(batch_size=32)
+    feed = Feed(samples, TrainOptions(batch_size=32), 1)
 
     def order(epoch):
-        return np.concatenate([y.numpy() for _, y in batches(samples, options, 1, epoch)])
+        return np.concatenate([y.numpy() for _, y in feed.epoch(epoch)])
 
     assert sorted(order(0)) == list(range(100))
     assert list(order(0)) == list(order(0))

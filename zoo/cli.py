@@ -454,6 +454,10 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["auto", "single"]),
         help="Devices to train on.",
     )
+    @click.option("--execution", default="auto", show_default=True, metavar="MODE",
+                  help="auto (measured), graph, graph:N, xla or xla:N, with N steps a call.")
+    @click.option("--checkpoint-every", default=0, metavar="STEPS", type=click.IntRange(0),
+                  help="Write a checkpoint each so many steps, besides after each epoch.")  # fmt: skip
     @click.option("--cpus", type=click.IntRange(1), help="Use at most so many cores.")
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
@@ -463,7 +467,8 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value
-        training = {name: kwargs.pop(name) for name in ("seed", "name", "deterministic", "cpus")}
+        names = ("seed", "name", "deterministic", "cpus", "execution", "checkpoint_every")
+        training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
         return function(*args, training=training, **kwargs)
 

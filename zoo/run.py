@@ -100,10 +100,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, replace: Path | None = None) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` by rename when the block ends without error.
 
-    Raises :class:`ZooError` when ``target`` exists already.
+    Raises :class:`ZooError` when ``target`` exists already, unless ``replace`` names the path to
+    which the present one is moved first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
@@ -114,6 +115,9 @@ def new_folder(target: Path) -> Iterator[Path]:
             if item.is_file():
                 with item.open("rb") as file:
                     os.fsync(file.fileno())
+        _sync_folder(temporary)
+        if replace is not None and target.exists():
+            target.rename(replace)
         try:
             if target.is_dir():  # renaming would replace an empty one without a word
                 raise FileExistsError(str(target))

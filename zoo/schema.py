@@ -64,6 +64,8 @@ class RunDocument(Bound):
     data: dict[str, Any]  # the request, name, kind, task, sha256, sizes, classes, features, groups
     experiment: str
     seed: int
+    engine: dict[str, Any] = {}  # how it is run: --execution, --checkpoint-every
+    execution: dict[str, Any] = {}  # a measured choice: mode, reason, seconds_per_step
     versions: dict[str, str] = {}
     device: dict[str, Any] = {}
     git: str | None = None

@@ -25,18 +25,21 @@ def train(
     name: str | None = None,
     deterministic: bool = False,
     cpus: int | None = None,
+    execution: str = "auto",
+    checkpoint_every: int = 0,
     dry_run: bool = False,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """Train a model of the registry into a new run; the document of ``zoo train --json``.
 
     ``request`` defaults to the model's own data set. With ``dry_run`` everything is resolved and
-    checked and nothing is written.
+    checked and nothing is written. ``execution`` is ``auto``, ``graph``, ``graph:N``, ``xla`` or
+    ``xla:N``; ``checkpoint_every`` so many steps a checkpoint is written besides after each epoch.
     """
     from zoo.data.core import Request
     from zoo.registry import models
     from zoo.run import check_name
-    from zoo.train.session import prepare, start
+    from zoo.train.session import Engine, prepare, start
 
     spec = models().get(model)
     if name is not None and (root / check_name(name)).exists():
@@ -53,6 +56,7 @@ def train(
         settings=settings or {},
         seed=seed,
         deterministic=deterministic,
+        engine=Engine(execution, checkpoint_every),
     )
     for note in session.data.notes:
         progress.say(f"data: {note}")
@@ -98,7 +102,8 @@ def _train(
     if fitted.interrupted is not None:
         raise Interrupted(
             fitted.interrupted,
-            f"The training of {run.name} was interrupted after epoch {fitted.epochs}.",
+            f"The training of {run.name} was interrupted after step {fitted.steps:,}, "
+            f"in epoch {fitted.epochs + 1}; a checkpoint holds it.",
             hint=f"Go on with: zoo train --resume {run.path}",
         )
     progress.say(f"{run.name}: writing the variant base")
@@ -120,6 +125,7 @@ def _train(
         "steps_per_second": fitted.steps_per_second,
         "samples_per_second": fitted.samples_per_second,
         "execution": fitted.execution,
+        "dropped_rows": fitted.dropped,
         "metrics": metrics,
         "baseline": baseline(session),
         "target": _target(session, metrics),

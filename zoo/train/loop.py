@@ -1,91 +1,58 @@
-"""The training loop: Keras' own compiled train step over a seeded permutation of row indices.
-
-The order of samples and every augmentation are functions of (seed, epoch, step) alone, so a
-training can go on from any epoch and sees what it would have seen.
-"""
+"""The training loop: Keras' own train step, compiled, over batches that any step can be resumed at."""
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.errors import FAILURE, ZooError
+from zoo.environment import cpu_model, versions
+from zoo.errors import ZooError
 from zoo.progress import Progress
+from zoo.run import hash_of
 from zoo.tasks import Task
 from zoo.train import checkpoint
-from zoo.train.augment import AUGMENTATIONS
+from zoo.train.divergence import diverged, locate
+from zoo.train.execution import STEPS_PER_CALL, Choice, Execution, Step, choose, compile_step
+from zoo.train.feed import Feed, Samples, has_batch_statistics
 from zoo.train.options import TrainOptions
 
-#: Steps that one call of the compiled function makes; a training signal is seen between calls.
-STEPS_PER_CALL = 16
-
-
-@dataclass
-class Samples:
-    """Encoded inputs float32 (n, ...) and targets: int64 class indices or scaled float32 (n,)."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.y)
+__all__ = ["Fitted", "Samples", "compile_model", "fit"]
 
 
 @dataclass
 class Fitted:
     """What a training did. Times are wall seconds; rates leave the first call (tracing) out."""
 
-    epochs: int
+    epochs: int  # finished ones
     steps: int
-    seconds: float
+    seconds: float  # of all its processes, when it was resumed
     steps_per_second: float | None
     samples_per_second: float | None
     execution: str
     best: dict[str, Any] = field(default_factory=dict)
     interrupted: int | None = None  # the signal that ended it early
+    dropped: int = 0  # rows left out of each epoch: see Feed
 
 
-def batches(samples: Samples, options: TrainOptions, seed: int, epoch: int) -> Any:
-    """One epoch as a ``tf.data.Dataset`` of (inputs, targets) batches."""
-    from zoo.backend import tf
-
-    x, y = tf.constant(samples.x), tf.constant(samples.y)
-    order = np.random.default_rng([seed, epoch]).permutation(len(samples))
-    changes = [AUGMENTATIONS[name] for name in options.augment]
-
-    def gather(number: Any, index: Any) -> tuple[Any, Any]:
-        inputs = tf.gather(x, index)
-        for k, change in enumerate(changes):
-            state = tf.stack([tf.constant(seed * 100_003 + epoch, tf.int64), number * 97 + k])
-            inputs = change(inputs, state)
-        return inputs, tf.gather(y, index)
-
-    dataset = tf.data.Dataset.from_tensor_slices(order).batch(options.batch_size)
-    return dataset.enumerate().map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
-
-
-def compile_model(model: Any, task: Task, options: TrainOptions, steps: int, per_call: int) -> None:
+def compile_model(model: Any, task: Task, options: TrainOptions, steps: int) -> None:
     """Compile with the task's loss and build the optimizer's variables."""
     from zoo.backend import keras
 
     loss = getattr(keras.losses, task.loss)(**task.loss_args)
-    model.compile(
-        optimizer=options.build_optimizer(steps),
-        loss=loss,
-        steps_per_execution=per_call,
-        jit_compile=False,
-    )
+    model.compile(optimizer=options.build_optimizer(steps), loss=loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into a flag while a training runs."""
+    """Turns the first SIGINT or SIGTERM into a flag while a training runs; a second one ends it."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -101,10 +68,35 @@ class _Signals:
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
+        self._restore()
 
-    def __exit__(self, *error: object) -> None:
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+
+@dataclass
+class _Place:
+    """Where a training is: everything about it that is no variable and no callback."""
+
+    step: int = 0  # steps done in all
+    best: dict[str, Any] = field(default_factory=lambda: {"val_loss": math.inf, "epoch": 0})
+    waited: int = 0
+    seconds: float = 0.0
+
+    def meta(self) -> dict[str, Any]:
+        best = {**self.best, "val_loss": None} if math.isinf(self.best["val_loss"]) else self.best
+        return {"best": best, "waited": self.waited, "seconds": self.seconds}
+
+    @classmethod
+    def of(cls, meta: dict[str, Any]) -> _Place:
+        best = dict(meta["best"])
+        if best["val_loss"] is None:
+            best["val_loss"] = math.inf
+        return cls(meta["step"], best, meta["waited"], meta["seconds"])
 
 
 def fit(
@@ -117,7 +109,11 @@ def fit(
     seed: int,
     progress: Progress,
     callbacks: Sequence[Any] = (),
-    checkpoints: Any = None,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
+    execution: Execution | None = Execution(),
+    on_choice: Callable[[Choice], None] = lambda choice: None,
+    replicas: Any = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     resume: bool = False,
     title: str = "training",
@@ -128,128 +124,255 @@ def fit(
         validate: gives the validation metrics, ``val_loss`` among them, of the present weights.
         callbacks: Keras callbacks; ``on_train_batch_end`` gets the number of steps done in all.
         checkpoints: folder to write one to after each epoch, or None.
+        checkpoint_every: also write one each so many steps (0: after epochs only).
+        execution: how steps are run; None measures it and tells ``on_choice``.
+        replicas: the :class:`zoo.train.distribution.Replicas` that hold the model, or None.
         on_epoch: called with each epoch's row for the log.
         resume: go on from the newest whole checkpoint; from the start where there is none.
-    Raises :class:`ZooError` when the loss is no longer finite.
+    A signal (SIGINT, SIGTERM) ends the training after the present call, with a checkpoint.
+    Raises :class:`ZooError` when the loss is no longer finite; the last checkpoint is a good one.
     """
-    from zoo.backend import keras
+    training = _Training(
+        model, options, train, validate, seed, progress, callbacks, checkpoints, checkpoint_every,
+        replicas, on_epoch,
+    )  # fmt: skip
+    compile_model(model, task, options, training.total)
+    return training.run(execution, on_choice, resume, title)
 
-    per_epoch = math.ceil(len(train) / options.batch_size)
-    total = per_epoch * options.epochs
-    per_call = min(STEPS_PER_CALL, per_epoch)
-    compile_model(model, task, options, total, per_call)
-    best: dict[str, Any] = {"val_loss": math.inf, "epoch": 0}
-    best_weights: list[np.ndarray] | None = None
-    first, waited = 0, 0
-    found = checkpoint.newest(checkpoints) if resume and checkpoints is not None else None
-    if found is not None:
-        arrays, meta, passed = found
-        for text in passed:
-            progress.say(f"checkpoint {text}: passed over")
-        if arrays:
-            checkpoint.restore(model, arrays)
-            first, best, waited = meta["epoch"], meta["best"], meta["waited"]
-            best_weights = [
-                arrays[f"best/{k}"] for k in range(len(model.weights)) if f"best/{k}" in arrays
-            ] or None
-            progress.say(f"going on after epoch {first} of {options.epochs}")
 
-    watchers = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=options.epochs)
-    model.make_train_function()
-    model.stop_training = False
-    began = time.perf_counter()
-    timed_steps, timed_seconds, warm = 0, 0.0, False
-    step = first * per_epoch
-    done = first
-    with _Signals() as signals:
-        watchers.on_train_begin()
-        progress.start(title, total, step)
+class _Training:
+    """The state of one :func:`fit`."""
+
+    def __init__(
+        self,
+        model: Any,
+        options: TrainOptions,
+        train: Samples,
+        validate: Callable[[], dict[str, float]],
+        seed: int,
+        progress: Progress,
+        callbacks: Sequence[Any],
+        checkpoints: Path | None,
+        checkpoint_every: int,
+        replicas: Any,
+        on_epoch: Callable[[dict[str, Any]], None],
+    ) -> None:
+        from zoo.backend import keras
+
+        self.model, self.options, self.validate = model, options, validate
+        self.progress, self.callbacks, self.on_epoch = progress, list(callbacks), on_epoch
+        self.folder, self.every, self.replicas = checkpoints, checkpoint_every, replicas
+        self.feed = Feed(
+            train,
+            options,
+            seed,
+            whole=has_batch_statistics(model),
+            replicas=1 if replicas is None else replicas.count,
+        )
+        self.total = self.feed.steps * options.epochs
+        self.place = _Place()
+        self.best_weights: list[np.ndarray] | None = None
+        self.watchers = keras.callbacks.CallbackList(
+            self.callbacks, model=model, epochs=options.epochs
+        )
+        self.anchor: tuple[int, dict[str, np.ndarray]] | None = None
+        self.step: Step
+        self.execution: Execution
+        self.timed_steps, self.timed_seconds, self.warm = 0, 0.0, False
+        self.clock = 0.0  # when the training would have begun, had it not been interrupted
+
+    def run(
+        self,
+        execution: Execution | None,
+        on_choice: Callable[[Choice], None],
+        resume: bool,
+        title: str,
+    ) -> Fitted:
+        """Train from the start or from the newest checkpoint to the end, a signal, or NaN."""
+        arrays = self.take_up() if resume else {}
+        with _Signals() as signals:
+            self.prepare(execution, on_choice)
+            self.model.stop_training = False
+            self.watchers.on_train_begin()
+            checkpoint.restore_callbacks(self.callbacks, arrays)
+            self.clock = time.perf_counter() - self.place.seconds
+            self.anchor = (self.place.step, checkpoint.state_of(self.model))
+            self.progress.start(title, self.total, self.place.step)
+            try:
+                while not (self.finished() or signals.received):
+                    self.epoch(signals)
+            finally:
+                self.progress.stop()
+                self.watchers.on_train_end()
+        self.place.seconds = time.perf_counter() - self.clock
+        if signals.received is None and self.options.keep == "best" and self.best_weights:
+            for variable, value in zip(self.model.weights, self.best_weights, strict=True):
+                variable.assign(value)
+        rate = self.timed_steps / self.timed_seconds if self.timed_seconds > 0 else None
+        rows = self.feed.rows - self.feed.dropped
+        return Fitted(
+            epochs=self.place.step // self.feed.steps,
+            steps=self.place.step,
+            seconds=self.place.seconds,
+            steps_per_second=rate,
+            samples_per_second=None if rate is None else rate * rows / self.feed.steps,
+            execution=str(self.execution),
+            best=self.place.best,
+            interrupted=signals.received,
+            dropped=self.feed.dropped,
+        )
+
+    def finished(self) -> bool:
+        """Whether all is done: every epoch, or early stopping's patience at the end of one."""
+        if self.place.step % self.feed.steps:
+            return False
+        tired = self.options.patience and self.place.waited >= self.options.patience
+        return bool(self.place.step >= self.total or tired or self.model.stop_training)
+
+    def take_up(self) -> dict[str, np.ndarray]:
+        """Put the newest whole checkpoint back and say which; its arrays, none if there is none."""
+        if self.folder is None:
+            return {}
+        checkpoint.clean(self.folder)
+        found = checkpoint.newest(self.folder)
+        for text in found.passed:
+            self.progress.say(f"checkpoint {text}: passed over")
+        if not found.arrays:
+            self.progress.say("there is no whole checkpoint: starting at step 0")
+            return {}
         try:
-            for epoch in range(first, options.epochs):
-                if model.stop_training:
-                    break
-                model.reset_metrics()
-                watchers.on_epoch_begin(epoch)
-                iterator = iter(batches(train, options, seed, epoch))
-                before, epoch_began = step, time.perf_counter()
-                while step < before + per_epoch:
-                    call_began = time.perf_counter()
-                    logs = model.train_function(iterator)
-                    made = min(per_call, before + per_epoch - step)
-                    step += made
-                    loss = float(logs["loss"])
-                    if warm:
-                        timed_steps += made
-                        timed_seconds += time.perf_counter() - call_began
-                    warm = True
-                    if not math.isfinite(loss):
-                        raise diverged(step, epoch, loss, options)
-                    watchers.on_train_batch_end(step, {"loss": loss})
-                    progress.advance(step, f"epoch {epoch + 1} loss {loss:.4f}")
-                    if signals.received is not None:
-                        break
-                if signals.received is not None and step < before + per_epoch:
-                    break  # mid-epoch: the last epoch's checkpoint stands
-                done = epoch + 1
-                row = {
-                    "epoch": done,
-                    "step": step,
-                    "loss": loss,
-                    **validate(),
-                    "learning_rate": float(model.optimizer.learning_rate),
-                    "seconds": time.perf_counter() - epoch_began,
-                }
-                watchers.on_epoch_end(epoch, row)
-                on_epoch(row)
-                if row["val_loss"] < best["val_loss"]:
-                    best, waited = {"val_loss": row["val_loss"], "epoch": done}, 0
-                    best_weights = [np.asarray(weight) for weight in model.weights]
-                else:
-                    waited += 1
-                if checkpoints is not None:
-                    arrays = checkpoint.state_of(model)
-                    arrays |= {f"best/{k}": weight for k, weight in enumerate(best_weights or [])}
-                    checkpoint.save(
-                        checkpoints, step, arrays, {"epoch": done, "best": best, "waited": waited}
-                    )
-                shown = " ".join(
-                    f"{name} {value:.4f}"
-                    for name, value in row.items()
-                    if "loss" in name or "val_" in name
-                )
-                if not progress.terminal:
-                    progress.say(f"epoch {done}/{options.epochs} {shown} {row['seconds']:.1f}s")
-                if signals.received is not None or (
-                    options.patience and waited >= options.patience
-                ):
-                    break
-        finally:
-            progress.stop()
-            watchers.on_train_end()
-    if options.keep == "best" and best_weights is not None and signals.received is None:
-        for variable, value in zip(model.weights, best_weights, strict=True):
-            variable.assign(value)
-    rate = timed_steps / timed_seconds if timed_seconds > 0 else None
-    return Fitted(
-        epochs=done,
-        steps=step,
-        seconds=time.perf_counter() - began,
-        steps_per_second=rate,
-        samples_per_second=None if rate is None else rate * len(train) / per_epoch,
-        execution=f"graph:{per_call}",
-        best=best,
-        interrupted=signals.received,
-    )
+            checkpoint.restore(self.model, found.arrays)
+        except ValueError as error:
+            raise ZooError(
+                "The checkpoint is of another model than the one that is built now.",
+                received=" ".join(str(error).split())[:200],
+                hint="Train again, or with the version of the package that began this run.",
+                kind="bad_checkpoint",
+            ) from error
+        self.place = _Place.of(found.meta)
+        best = [name for name in found.arrays if name.startswith("best/")]
+        self.best_weights = [found.arrays[f"best/{k}"] for k in range(len(best))] or None
+        self.progress.say(
+            f"going on after step {self.place.step:,} of {self.total:,} "
+            f"(epoch {self.place.step // self.feed.steps + 1} of {self.options.epochs})"
+        )
+        return found.arrays
 
+    def prepare(self, execution: Execution | None, on_choice: Callable[[Choice], None]) -> None:
+        """Choose how steps are executed and compile them."""
+        ready: dict[str, Step] = {}
+        if execution is None and self.replicas is not None:
+            # Keras turns XLA off under distribution, so there is nothing to choose from.
+            execution = Execution("graph", STEPS_PER_CALL)
+        if execution is None:
+            choice, ready = choose(
+                self.model,
+                lambda: iter(self.feed.epoch(0).repeat()),
+                self.total - self.place.step,
+                self.key(),
+                self.progress.say,
+            )
+            execution = choice.execution
+            on_choice(choice)
+        self.execution = execution
+        self.step = ready.get(execution.kind) or compile_step(self.model, execution, self.replicas)
 
-def diverged(step: int, epoch: int, loss: float, options: TrainOptions) -> ZooError:
-    """The error for a loss that is no longer finite."""
-    return ZooError(
-        f"The training diverged: the loss became {loss} by step {step} (epoch {epoch + 1}).",
-        expected="a finite loss",
-        received=str(loss),
-        hint=f"Lower the learning rate: --set learning_rate={options.learning_rate / 10:g}. "
-        "The last checkpoint is kept.",
-        kind="diverged",
-        exit_code=FAILURE,
-    )
+    def key(self) -> str:
+        """What a measured execution holds for: model, shapes, optimizer, processor, versions."""
+        installed = versions()
+        layers = [
+            [type(layer).__name__, [list(weight.shape) for weight in layer.weights]]
+            for layer in self.model._flatten_layers()
+        ]
+        shape = list(self.model.input_shape) if hasattr(self.model, "input_shape") else None
+        return hash_of(
+            [
+                layers, shape, self.options.batch_size, self.options.optimizer,
+                self.options.augment, cpu_model(), sorted(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                installed.get("tensorflow"), installed.get("keras"),
+            ]
+        )[:32]  # fmt: skip
+
+    def epoch(self, signals: _Signals) -> None:
+        """The rest of the present epoch, its validation and its checkpoint."""
+        place, per_epoch = self.place, self.feed.steps
+        epoch, done = divmod(place.step, per_epoch)
+        if done == 0:
+            self.model.reset_metrics()
+            self.watchers.on_epoch_begin(epoch)
+        iterator = iter(self.feed.epoch(epoch, done))
+        began = time.perf_counter()
+        end, loss = (epoch + 1) * per_epoch, math.nan
+        while place.step < end:
+            loss = self.call(iterator, end - place.step)
+            self.watchers.on_train_batch_end(place.step, {"loss": loss})
+            self.progress.advance(place.step, f"epoch {epoch + 1} loss {loss:.4f}")
+            stopping = signals.received is not None
+            due = self.every > 0 and place.step % self.every == 0
+            if place.step < end and (stopping or due):
+                self.save()
+                if stopping:
+                    return
+        row = {
+            "epoch": epoch + 1,
+            "step": place.step,
+            "loss": loss,
+            **self.validate(),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": time.perf_counter() - began,
+        }
+        self.watchers.on_epoch_end(epoch, row)
+        self.on_epoch(row)
+        if row["val_loss"] < place.best["val_loss"]:
+            place.best, place.waited = {"val_loss": row["val_loss"], "epoch": epoch + 1}, 0
+            self.best_weights = [np.array(weight) for weight in self.model.weights]
+        else:
+            place.waited += 1
+        self.save()
+        if not self.progress.terminal:
+            shown = " ".join(
+                f"{name} {value:.4f}"
+                for name, value in row.items()
+                if "loss" in name or "val_" in name
+            )
+            self.progress.say(
+                f"epoch {epoch + 1}/{self.options.epochs} {shown} {row['seconds']:.1f}s"
+            )
+
+    def call(self, iterator: Any, left: int) -> float:
+        """One call of the compiled function; the epoch's mean loss so far."""
+        place = self.place
+        count = min(self.execution.steps, left)
+        if self.every:
+            count = min(count, self.every - place.step % self.every)
+        began = time.perf_counter()
+        made, loss = self.step(iterator, count)
+        seconds = time.perf_counter() - began
+        place.step += made
+        if not math.isfinite(loss):
+            raise self.diverged(loss)
+        if self.warm:
+            self.timed_steps += made
+            self.timed_seconds += seconds
+        self.warm = True
+        return loss
+
+    def save(self) -> None:
+        """A checkpoint of this very place, and the anchor that a divergence is replayed from."""
+        arrays = checkpoint.state_of(self.model)
+        if not all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f"):
+            raise self.diverged(math.nan)  # a finite loss, but weights that are not: never kept
+        self.anchor = (self.place.step, arrays)
+        if self.folder is None:
+            return
+        self.place.seconds = time.perf_counter() - self.clock
+        arrays = arrays | checkpoint.callback_state(self.callbacks)
+        arrays |= {f"best/{k}": weight for k, weight in enumerate(self.best_weights or [])}
+        checkpoint.save(self.folder, self.place.step, arrays, self.place.meta())
+
+    def diverged(self, loss: float) -> ZooError:
+        """The error for a training that left the finite numbers, with the step and the layer."""
+        assert self.anchor is not None
+        where = locate(self.model, self.step, self.feed, *self.anchor, self.place.step)
+        return diverged(where, self.feed.steps, loss, self.options)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zoo.progress import Progress
 from zoo.run import Run, create_run, guard_disk, hash_of, now, write_atomic
 from zoo.spec import ModelSpec
 from zoo.tasks import get_task
+from zoo.train.execution import Choice, Execution
 from zoo.train.loop import Fitted, Samples, fit
 from zoo.train.options import TrainOptions, apply_settings
 
@@ -24,6 +26,23 @@ from zoo.train.options import TrainOptions, apply_settings
 FROM_DATA = {"shape", "outputs"}
 #: ``--set`` keys of the preprocessing: the kind of data they are for, and their range.
 OF_PLAN = {"size": ("image", 1, 4096), "bins": ("tabular", 2, 1024)}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a training is run, as opposed to what is trained: no part of a run's experiment.
+
+    ``execution`` as :meth:`zoo.train.execution.Execution.parse` takes it; ``checkpoint_every``
+    steps, 0 for after epochs only.
+    """
+
+    execution: str = "auto"
+    checkpoint_every: int = 0
+
+    def resolved(self, deterministic: bool) -> Execution | None:
+        """The execution to use, None for one that is measured; ``deterministic`` fixes it."""
+        found = Execution.parse(self.execution)
+        return Execution() if found is None and deterministic else found
 
 
 @dataclass
@@ -38,6 +57,7 @@ class Session:
     options: TrainOptions
     seed: int
     deterministic: bool
+    engine: Engine = Engine()
 
     def samples(self, part: str) -> Samples:
         """Encoded inputs and training targets of a split."""
@@ -139,8 +159,10 @@ def prepare(
     settings: Mapping[str, Any],
     seed: int,
     deterministic: bool,
+    engine: Engine = Engine(),
 ) -> Session:
     """Load the data and resolve config and options. Raises :class:`ZooError` for what is wrong."""
+    engine.resolved(deterministic)
     options = TrainOptions.parse(dict(spec.train))
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
@@ -166,7 +188,7 @@ def prepare(
     plan = preprocess.fit(data, chosen)
     config["shape"] = tuple(plan["shape"])
     config["outputs"] = get_task(data.task).outputs(len(data.classes))
-    return Session(spec, request, data, plan, config, options, seed, deterministic)
+    return Session(spec, request, data, plan, config, options, seed, deterministic, engine)
 
 
 def _of_plan(name: str, value: Any, data: Data) -> int:
@@ -229,6 +251,7 @@ def run_document(session: Session, name: str, model: Any) -> dict[str, Any]:
         data=data,
         experiment=hash_of(identity)[:16],
         seed=session.seed,
+        engine=asdict(session.engine),
         versions=versions(),
         device=device(),
         git=git_revision(),
@@ -291,7 +314,15 @@ def reopen(run: Run) -> Session:
         options=TrainOptions.parse(options),
         seed=document["seed"],
         deterministic=deterministic,
+        engine=_engine(document),
     )
+
+
+def _engine(document: Mapping[str, Any]) -> Engine:
+    """How a run was begun; an execution that was measured then is kept."""
+    engine = Engine(**document["engine"])
+    chosen = document["execution"].get("mode")
+    return replace(engine, execution=chosen) if chosen else engine
 
 
 def train(
@@ -304,6 +335,11 @@ def train(
         f"{run.name}: {session.spec.name} on {session.data.name}, {len(rows):,} rows, "
         f"{session.options.epochs} epochs, seed {session.seed}"
     )
+
+    def chosen(choice: Choice) -> None:
+        run.update(execution=choice.document())
+        progress.say(f"execution: {choice.execution} ({choice.reason})")
+
     try:
         fitted = fit(
             model,
@@ -314,17 +350,21 @@ def train(
             seed=session.seed,
             progress=progress,
             checkpoints=run.path / "checkpoints",
+            checkpoint_every=session.engine.checkpoint_every,
+            execution=session.engine.resolved(session.deterministic),
+            on_choice=chosen,
             on_epoch=run.log,
             resume=resume,
             title=run.name,
         )
     except OSError as error:
-        run.update(status="failed")
+        with contextlib.suppress(OSError):  # the disk may be too full to say so
+            run.update(status="failed")
         raise guard_disk(error) from error
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)  # between the loop's own watch for signals
         run.update(status="interrupted" if stopped else "failed")
         raise
     if fitted.interrupted is not None:
-        run.update(status="interrupted", progress={"epochs": fitted.epochs})
+        run.update(status="interrupted", progress={"epochs": fitted.epochs, "steps": fitted.steps})
     return fitted
