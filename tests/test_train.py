@@ -212,7 +212,7 @@ def test_settings_take_the_type_of_their_default(name, value, like, expected):
         ({"shape": "3"}, "the data decides"),
         ({"optimizer": "adamm"}, "Did you mean"),
         ({"augment": "flipp"}, "augmentation"),
-        ({"weight_decay": "-1"}, "at least 0"),
+        ({"weight_decay": "-1"}, "from 0 to 100"),
     ],
 )
 def test_wrong_settings_are_said(settings, says):

@@ -454,8 +454,13 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["auto", "single"]),
         help="Devices to train on.",
     )
-    @click.option("--execution", default="auto", show_default=True, metavar="MODE",
-                  help="auto (measured), graph, graph:N, xla or xla:N, with N steps a call.")
+    @click.option(
+        "--execution",
+        default="auto",
+        show_default=True,
+        metavar="MODE",
+        help="auto (measured), graph, graph:N, xla or xla:N, with N steps a call.",
+    )
     @click.option("--checkpoint-every", default=0, metavar="STEPS", type=click.IntRange(0),
                   help="Write a checkpoint each so many steps, besides after each epoch.")  # fmt: skip
     @click.option("--cpus", type=click.IntRange(1), help="Use at most so many cores.")

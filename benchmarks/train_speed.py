@@ -1,0 +1,189 @@
+"""Steps a second of ``zoo train``'s loop over bare ``keras.Model.fit``: same model, batch, rows.
+
+    python benchmarks/train_speed.py [MODEL ...] [--pairs 8] [--out benchmarks/results/train_speed.json]
+
+Both train the same published configuration on the same encoded rows of the model's own data, in one
+process. Each side is called once to compile, then timed in alternating pairs (AB, BA, ...) of about
+the same number of steps. ``fit`` gets arrays, its defaults and no validation, and its epoch alone is
+timed, without what it does once at its start; the loop gets what
+``zoo train`` gives it: the model's augmentations, callbacks and signals, the execution that the
+trial chose. Where the model's recipe augments, a second row leaves that out, so that like is
+compared with like: ``fit`` on arrays does not augment. The ratio's 95 % interval is a t interval
+of its logarithm over the pairs.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from zoo.environment import cpu_model, versions
+from zoo.run import now, write_atomic
+
+OUT = Path(__file__).parent / "results" / "train_speed.json"
+
+
+class Sides:
+    """One model twice, each side with a function that trains so many steps."""
+
+    def __init__(self, name: str, augment: bool, execution: str) -> None:
+        from zoo.data.core import Request
+        from zoo.registry import models
+        from zoo.train.session import prepare
+
+        spec = models().get(name)
+        session = prepare(spec, Request(data=spec.data), settings={}, seed=0, deterministic=False)
+        options = session.options if augment else replace(session.options, augment=())
+        self.session, self.options, self.execution = session, options, execution
+        self.samples = session.samples("train")
+        self.chosen: dict[str, Any] = {}
+
+    def bare(self) -> Callable[[int], float]:
+        """``keras.Model.fit`` for some steps -> seconds."""
+        from zoo.backend import keras
+        from zoo.tasks import get_task
+        from zoo.train.loop import compile_model
+
+        class Clock(keras.callbacks.Callback):
+            """The epoch alone, without what ``fit`` does once before it."""
+
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                self.began = time.perf_counter()
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                self.seconds = time.perf_counter() - self.began
+
+        clock = Clock()
+        model = self.session.build()
+        compile_model(model, get_task(self.session.data.task), self.options, 10**6)
+        model.compile(optimizer=model.optimizer, loss=model.loss)  # fit's own defaults
+        size, x, y = self.options.batch_size, self.samples.x, self.samples.y
+
+        def run(steps: int) -> float:
+            rows = np.resize(np.arange(len(y)), steps * size)  # whole batches, as many as asked
+            inputs, targets = x[rows], y[rows]
+            model.fit(inputs, targets, batch_size=size, verbose=0, callbacks=[clock])
+            return clock.seconds
+
+        run(2)
+        return run
+
+    def ours(self, total: int) -> Callable[[int], float]:
+        """The loop for some steps -> seconds; it is one training that stands still between."""
+        from zoo.progress import QUIET
+        from zoo.tasks import get_task
+        from zoo.train.execution import Execution
+        from zoo.train.loop import _Training, compile_model
+
+        model = self.session.build()
+        options = replace(self.options, epochs=10**6)
+        training = _Training(
+            model, options, self.samples, lambda: {"val_loss": 1.0}, 0, QUIET, (), None, 0, None,
+            lambda row: None,
+        )  # fmt: skip
+        compile_model(model, get_task(self.session.data.task), options, 10**6)
+        training.total = total  # what the trial weighs compilation against
+        training.prepare(
+            Execution.parse(self.execution), lambda choice: self.chosen.update(choice.document())
+        )
+        self.chosen.setdefault("mode", str(training.execution))
+
+        def run(steps: int) -> float:
+            left, began = steps, time.perf_counter()
+            while left > 0:
+                epoch, done = divmod(training.place.step, training.feed.steps)
+                if done == 0:
+                    model.reset_metrics()
+                iterator = iter(training.feed.epoch(epoch, done))
+                here = min(left, training.feed.steps - done)
+                left -= here
+                while here > 0:
+                    before = training.place.step
+                    training.call(iterator, here)
+                    here -= training.place.step - before
+            return time.perf_counter() - began
+
+        run(2)
+        return run
+
+
+def interval(ratios: list[float]) -> tuple[float, float, float]:
+    """Geometric mean of ratios and its 95 % t interval."""
+    from scipy import stats
+
+    logs = np.log(ratios)
+    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+    return tuple(float(np.exp(logs.mean() + k * half)) for k in (0, -1, 1))  # type: ignore
+
+
+def measure(name: str, pairs: int, seconds: float, augment: bool, execution: str) -> dict[str, Any]:
+    """One row: alternating pairs of about ``seconds`` a side."""
+    sides = Sides(name, augment, execution)
+    spec = sides.session.options
+    total = spec.epochs * math.ceil(len(sides.samples) / spec.batch_size)
+    run = {"fit": sides.bare(), "zoo": sides.ours(total)}
+    # Longer than one call of the compiled function, and the same for both.
+    steps = max(8, int(seconds / (run["fit"](16) / 16)))
+    rates: dict[str, list[float]] = {"fit": [], "zoo": []}
+    for turn in range(pairs):
+        for side in ("fit", "zoo") if turn % 2 == 0 else ("zoo", "fit"):
+            gc.collect()
+            rates[side].append(steps / run[side](steps))
+    ratio, low, high = interval([a / b for a, b in zip(rates["zoo"], rates["fit"], strict=True)])
+    return {
+        "model": name,
+        "data": sides.session.data.name,
+        "batch_size": sides.options.batch_size,
+        "augment": list(sides.options.augment),
+        "execution": sides.chosen,
+        "pairs": pairs,
+        "steps_each": steps,
+        "steps_per_second": {side: statistics.median(found) for side, found in rates.items()},
+        "ratio": ratio,
+        "ci_low": low,
+        "ci_high": high,
+        "device": cpu_model(),
+        "cores": os.cpu_count(),
+        "versions": versions(),
+        "created": now(),
+    }
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--pairs", default=8, show_default=True, type=click.IntRange(3))
+@click.option("--seconds", default=1.5, show_default=True, help="About so long a side of a pair.")
+@click.option("--execution", default="auto", show_default=True)
+@click.option("--out", default=OUT, type=click.Path(path_type=Path))
+def main(names: tuple[str, ...], pairs: int, seconds: float, execution: str, out: Path) -> None:
+    """Measure models and write a row each; rows of the others are kept."""
+    from zoo.registry import models
+
+    old = json.loads(out.read_text()) if out.exists() else []
+    rows = {(row["model"], bool(row["augment"])): row for row in old}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache  # every trial is measured now
+        for name in names or sorted(models().specs):
+            for augment in {False, bool(models().get(name).train.get("augment"))}:
+                row = rows[name, augment] = measure(name, pairs, seconds, augment, execution)
+                click.echo(
+                    f"{name}{' with augmentation' if augment else ''} {row['execution']['mode']}: "
+                    f"{row['ratio']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}] of fit"
+                )
+                write_atomic(out, json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
