@@ -609,7 +609,7 @@ def test_interruptions_change_nothing(zoo, tmp_path, signals):
         assert row["variants"] == []
         words = resume_words(tmp_path, "cut")
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "going on after epoch" in done.stderr
+    assert "going on after step" in done.stderr
     uncut, cut = json.loads(whole.communicate(timeout=120)[0]), json.loads(done.stdout)
     assert whole.returncode == 0
     assert cut["epochs"] == uncut["epochs"] == 24
