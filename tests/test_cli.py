@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -534,13 +535,19 @@ def test_predictions_of_own_input(zoo, run_cnn, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_outside_a_training(zoo, monkeypatch, number, code):
     before = signal.getsignal(signal.SIGTERM)
+    # A shell's background jobs inherit an ignored SIGINT, which Python then leaves ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait(pattern):
         os.kill(os.getpid(), number)
-        signal.pause()
+        threading.Event().wait(10)
+        pytest.fail("the signal did not arrive")
 
     monkeypatch.setattr(api, "list_models", wait)
-    done = zoo("list", "--json")
+    try:
+        done = zoo("list", "--json")
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert (done.code, done.error["kind"]) == (code, "interrupted")
     assert signal.getsignal(signal.SIGTERM) is before
 
