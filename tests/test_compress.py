@@ -27,7 +27,7 @@ def small_model(width: int = 40):
 def test_pruning_reaches_the_target_at_any_steps_per_execution(per_call):
     """40 steps an epoch, 2 epochs: with 64 steps a call the schedule is asked twice in all."""
     from zoo.backend import keras
-    from zoo.compress.prune import Pruner
+    from zoo.compress import Pruner
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(640, 20)).astype("float32")
@@ -47,7 +47,7 @@ def test_pruning_reaches_the_target_at_any_steps_per_execution(per_call):
 
 def test_masks_hold_inside_a_compiled_call():
     """Between two calls of 16 steps no pruned weight comes back."""
-    from zoo.compress.prune import Pruner
+    from zoo.compress import Pruner
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 20)).astype("float32")
@@ -63,7 +63,7 @@ def test_masks_hold_inside_a_compiled_call():
 
 
 def test_the_largest_weights_stay():
-    from zoo.compress.prune import Pruner
+    from zoo.compress import Pruner
 
     model = small_model()
     before = model.get_layer("two").kernel.numpy()

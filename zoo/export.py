@@ -44,6 +44,13 @@ def _int8(converter: Any, tf: Any) -> None:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 
 
+def _int16x8(converter: Any, tf: Any) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    ]
+
+
 _PTQ = "TensorFlow post-training quantization guide"
 
 FORMATS: dict[str, Format] = {
@@ -54,6 +61,7 @@ FORMATS: dict[str, Format] = {
         Format("dynamic", _dynamic, False, f"{_PTQ}: int8 weights, float activations"),
         Format("int8", _int8, True, f"{_PTQ}; Jacob et al., CVPR 2018: int8 weights (per channel) "
                                     "and activations; inputs and outputs stay float32"),
+        Format("int16x8", _int16x8, True, f"{_PTQ}: int16 activations, int8 weights"),
     )
 }  # fmt: skip
 

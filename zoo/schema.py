@@ -89,6 +89,7 @@ class VariantDocument(Bound):
     layers: list[dict[str, Any]] = []  # {name, weights, sparsity} for each prunable kernel
     metrics: dict[str, float | None] = {}
     parity: dict[str, Any] | None = None  # {max_abs, n, against}
+    model: dict[str, Any] | None = None  # {name, version, config} where it is not the run's own
     needs_groups: bool = False
     options: dict[str, Any] = {}
     seconds: float | None = None

@@ -26,8 +26,8 @@ import numpy as np
 from zoo.spec import ModelSpec
 
 #: LiteRT formats, and how far their outputs may be from Keras', as a share of the largest output.
-TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
-SPARSITY = 0.75
+TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2, "int16x8": 0.1}
+SPARSITY, VALUES = 0.75, 8
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def checks_for(spec: ModelSpec) -> list[Check]:
         ("weights", check_saved_weights, deep),
         *((f"litert-{name}", partial(check_litert, format=name), deep)
           for name in TOLERANCES if name not in spec.skips),
-        *([] if "prune" in spec.skips else [("prune", check_pruning, deep)]),
+        *((name, check, deep) for name, check in (
+            ("prune", check_pruning), ("cluster", check_clustering), ("qat", check_rounding),
+          ) if name not in spec.skips),
     ]  # fmt: skip
     return [Check(spec.name, name, partial(check, spec), slow) for name, check, slow in rows]
 
@@ -185,15 +187,44 @@ def check_litert(spec: ModelSpec, format: str) -> None:
 
 def check_pruning(spec: ModelSpec) -> None:
     """Every prunable kernel gets exactly the share of zeros that was asked for."""
-    from zoo.compress.prune import Pruner
-    from zoo.variants import kernels
+    from zoo.compress import Pruner, kernels
 
     model = tiny(spec)
     Pruner(model, SPARSITY, begin=0, end=1, every=1).finish()
-    found = [np.asarray(kernel) for _, kernel in kernels(model)]
+    found = [np.asarray(kernel.variable) for kernel in kernels(model)]
     assert found, "no kernel to prune: name the reason in skips"
     for values in found:
         assert abs(np.mean(values == 0) - SPARSITY) <= 0.5 / values.size
+
+
+def check_clustering(spec: ModelSpec) -> None:
+    """Every kernel can share a few values."""
+    from zoo.compress import cluster, kernels
+
+    model = tiny(spec)
+    cluster(model, VALUES, initial="linear").release()
+    for kernel in kernels(model):
+        found = len(np.unique(np.asarray(kernel.variable)))
+        assert found <= VALUES, f"{kernel.name}: {found} values instead of {VALUES}"
+
+
+def check_rounding(spec: ModelSpec) -> None:
+    """Every kernel can be rounded to int8 in training, and the rounded model says nearly the same."""
+    from zoo.backend import seed_everything
+    from zoo.compress import kernels, quantize_aware
+
+    seed_everything(3)
+    model = tiny(spec)
+    x = inputs_for(spec, model, 32)
+    expected = model(x, training=False).numpy()
+    with quantize_aware(model, x):
+        rounded = model(x, training=False).numpy()
+    gap = np.abs(rounded - expected).max() / np.abs(expected).max()
+    assert 0 < gap <= TOLERANCES["int8"], f"off by {gap:.2g} of the largest output"
+    for kernel in kernels(model, "all"):
+        matrix = np.asarray(kernel.matrix(kernel.variable.value))
+        steps = matrix / np.maximum(np.abs(matrix).max(axis=0) / 127, 1e-30)
+        assert np.abs(steps - steps.round()).max() < 1e-2, f"{kernel.name} is not on its grid"
 
 
 def all_checks() -> Iterator[Check]:

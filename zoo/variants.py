@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import math
 from typing import Any
 
 import numpy as np
 
+from zoo.compress.weights import kernels
 from zoo.metrics import intervals
 from zoo.predict import Artifact, compiled, point_metrics, to_predictions
 from zoo.predictions import Predictions
@@ -19,29 +19,14 @@ ARTIFACT = "model.tflite"
 PARITY_SAMPLES = 256
 
 
-#: A smaller kernel is left alone by pruning: it saves no space worth having, and the first and the
-#: last layer, which are often that small, cost the most accuracy a weight.
-SMALLEST_KERNEL = 1024
-
-
-def kernels(model: Any) -> list[tuple[Any, Any]]:
-    """The layers with a kernel worth pruning, each with that Keras variable."""
-    from zoo.backend import keras
-
-    kinds = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D,
-             keras.layers.Conv2D, keras.layers.Conv3D)  # fmt: skip
-    found = [(layer, layer.kernel) for layer in model.layers if isinstance(layer, kinds)]
-    return [(la, k) for la, k in found if math.prod(k.shape) >= SMALLEST_KERNEL] or found
-
-
 def sparsity(model: Any) -> dict[str, Any]:
     """Zeros over the prunable kernels and over all weights, and each kernel's own share."""
     layers = []
     zeros = total = 0
-    for layer, kernel in kernels(model):
-        values = np.asarray(kernel)
+    for kernel in kernels(model):
+        values = np.asarray(kernel.variable)
         layers.append(
-            {"name": layer.name, "weights": values.size, "sparsity": float(np.mean(values == 0))}
+            {"name": kernel.name, "weights": values.size, "sparsity": float(np.mean(values == 0))}
         )
         zeros += int((values == 0).sum())
         total += values.size
@@ -120,6 +105,7 @@ def ship(
             **sparsity(model),
             metrics=point_metrics(said, data.task),
             parity=parity(session, model, artifact),
+            model=_model_of(session),
             options=options,
             seconds=seconds,
             **bound,
@@ -130,6 +116,14 @@ def ship(
         write_atomic(folder / "metrics.json", dump({**ResultList().model_dump(), **scored}))
         write_atomic(folder / "variant.json", dump(document))
     return run.variant(name)
+
+
+def _model_of(session: Session) -> dict[str, Any] | None:
+    """What a variant says about its model where that is not the run's own."""
+    if not session.distilled:
+        return None
+    config = {k: list(v) if isinstance(v, tuple) else v for k, v in session.config.items()}
+    return {"name": session.spec.name, "version": session.spec.version, "config": config}
 
 
 def score(predictions: Predictions, task: str, variant: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def explain_one(
     own = (variant.path / "model.weights.h5").exists()
     arguments: dict[str, Any] = {
         "predict": Artifact(variant.artifact),
-        "model": session.load(variant.weights) if own else None,
+        "model": session.of(variant).load(variant.weights) if own else None,
         "x": x,
         "background": session.encoded(behind),
         "players": players_of(plan),

@@ -48,11 +48,20 @@ def parse(recipe: str) -> list[Parsed]:
                 kind="bad_recipe",
             ) from error
         parsed.append(Parsed(f"{name}{colon}{argument}", step, tuple(options.items())))
+    order = list(STEPS)
     for before, after in itertools.pairwise(parsed):
         if before.step.kind == "transform":
             raise ZooError(
                 f"In recipe {recipe!r}, {after.text!r} can't follow {before.text!r}.",
                 expected=f"{before.text!r} as the last step: it converts the weights for good",
+                received=recipe,
+                hint=f"{after.text}+{before.text}",
+                kind="bad_recipe",
+            )
+        if order.index(after.step.name) < order.index(before.step.name):
+            raise ZooError(
+                f"In recipe {recipe!r}, {after.text!r} would undo {before.text!r}.",
+                expected=f"steps in this order: {', '.join(order)}",
                 received=recipe,
                 hint=f"{after.text}+{before.text}",
                 kind="bad_recipe",
@@ -83,8 +92,11 @@ def compress(
         )
     before = [part for part in origin.document()["recipe"].split("+") if part]
     current = origin
-    for parsed in parse(recipe):
+    steps = parse(recipe)
+    parse("+".join([*before, *(parsed.text for parsed in steps)]))  # the whole chain, in order
+    for parsed in steps:
         before.append(parsed.text)
+        session = session.of(current)
         reason = session.spec.skips.get(parsed.step.name)
         if reason:
             raise ZooError(
@@ -122,18 +134,17 @@ def _one(
         raise exists_already(run.path / name)  # before the work and not after it
     progress.say(f"{name}: {parsed.step.help}")
     began = time.perf_counter()
-    model = session.load(parent.weights)
-    work = Work(session, model, progress, name)
+    work = Work(session, session.load(parent.weights), progress, name)
     content = parsed.step.run(work, dict(parsed.options))
     retrained = parsed.step.kind == "retrain"
     return ship(
-        session,
+        work.session,
         run,
         name,
         recipe=recipe,
         kind=parsed.step.kind,
-        model=model,
-        content=to_litert(model) if retrained else content,
+        model=work.model,
+        content=to_litert(work.model) if retrained else content,
         parent=parent,
         own_weights=retrained,
         options=dict(parsed.options),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from zoo.progress import Progress
 from zoo.spec import Step
 from zoo.tasks import get_task
 from zoo.train.loop import fit
+from zoo.train.options import TrainOptions
 from zoo.train.session import Session
 
 #: Of the epochs and the learning rate of the training, what a retraining step uses.
@@ -45,50 +47,129 @@ def _no_argument(text: str | None) -> dict[str, Any]:
     return {}
 
 
+#: What may follow the sparsity: `prune:0.8:global`.
+_PRUNE_EXTRAS: dict[str, dict[str, Any]] = {"global": {"across": True}, "all": {"layers": "all"}}
+
+
 def _sparsity(text: str | None) -> dict[str, Any]:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
-        raise ValueError("a sparsity between 0 and 1, such as prune:0.8")
-    return {"sparsity": value}
+    wrong = ValueError(
+        "a sparsity between 0 and 1, such as prune:0.8, or m zeros in each n weights, such as "
+        "prune:2by4; then perhaps :global (one threshold for all kernels), :all (every kernel), or "
+        ":4x1 (blocks)"
+    )
+    amount, *extras = (text or "").split(":")
+    options: dict[str, Any] = {}
+    by = re.fullmatch(r"(\d{1,3})by(\d{1,3})", amount)
+    if by:
+        options |= {"sparsity": None, "by": (int(by[1]), int(by[2]))}
+        if not 0 < options["by"][0] < options["by"][1]:
+            raise wrong
+    else:
+        try:
+            options["sparsity"] = float(amount)
+        except ValueError:
+            raise wrong from None
+        if not 0 < options["sparsity"] < 1:
+            raise wrong
+    for extra in extras:
+        block = re.fullmatch(r"(\d{1,3})x(\d{1,3})", extra)
+        if block and int(block[1]) * int(block[2]) > 1:
+            options["block"] = (int(block[1]), int(block[2]))
+        elif extra in _PRUNE_EXTRAS:
+            options |= _PRUNE_EXTRAS[extra]
+        else:
+            raise wrong
+    if len({"by", "block", "across"} & set(options)) > 1:
+        raise wrong
+    return options
 
 
-def _prune(work: Work, options: dict[str, Any]) -> None:
-    from zoo.compress.prune import Pruner
+def _values(text: str | None) -> dict[str, Any]:
+    from zoo.compress.clustering import MOST_VALUES
 
-    session = work.session
-    rows = session.samples("train")
+    if not (text or "").isdecimal() or not 2 <= int(text or 0) <= MOST_VALUES:
+        raise ValueError(f"a number of values from 2 to {MOST_VALUES}, such as cluster:16")
+    return {"number": int(text or 0)}
+
+
+def _student(text: str | None) -> dict[str, Any]:
+    from zoo.registry import models
+
+    if not text:
+        raise ValueError("a model of the zoo, such as distill:mlp")
+    return {"model": models().get(text).name}
+
+
+def _retraining(work: Work) -> tuple[TrainOptions, int]:
+    """The options of a retraining, and its steps."""
+    options = work.session.options
     training = replace(
-        session.options,
-        epochs=max(2, math.ceil(session.options.epochs * RETRAIN_EPOCHS)),
-        learning_rate=session.options.learning_rate * RETRAIN_RATE,
+        options,
+        epochs=max(2, math.ceil(options.epochs * RETRAIN_EPOCHS)),
+        learning_rate=options.learning_rate * RETRAIN_RATE,
         keep="last",  # an earlier epoch would not have the final sparsity yet
         patience=0,
     )
-    steps = training.epochs * math.ceil(len(rows) / training.batch_size)
-    pruner = Pruner(
-        work.model,
-        options["sparsity"],
-        begin=0,
-        end=int(steps * GROWTH),
-        every=max(1, steps // 100),
-    )
+    rows = len(work.session.data.parts["train"])
+    return training, training.epochs * math.ceil(rows / training.batch_size)
+
+
+def _fit(work: Work, model: Any, training: TrainOptions, callbacks: Sequence[Any] = ()) -> None:
+    session = work.session
     fitted = fit(
-        work.model,
+        model,
         get_task(session.data.task),
         training,
-        rows,
+        session.samples("train"),
         session.validator(work.model),
         seed=session.seed + 1_000_003,  # another order of samples than the training's
         progress=work.progress,
-        callbacks=[pruner.callback()],
+        callbacks=callbacks,
         title=work.title,
     )
-    pruner.release()
     if fitted.interrupted is not None:
-        raise Interrupted(fitted.interrupted, "Pruning was interrupted; nothing was written.")
+        raise Interrupted(fitted.interrupted, f"{work.title} was interrupted; nothing was written.")
+
+
+def _prune(work: Work, options: dict[str, Any]) -> None:
+    from zoo.compress.pruning import prune
+
+    training, steps = _retraining(work)
+    with prune(work.model, steps=steps, growth=GROWTH, **options) as pruning:
+        _fit(work, work.model, training, [pruning.callback()])
+
+
+def _cluster(work: Work, options: dict[str, Any]) -> None:
+    from zoo.compress.clustering import cluster
+
+    training, _ = _retraining(work)
+    with cluster(work.model, **options):
+        _fit(work, work.model, training)
+
+
+def _qat(work: Work, options: dict[str, Any]) -> None:
+    from zoo.compress.clustering import keep_clusters
+    from zoo.compress.pruning import keep_zeros
+    from zoo.compress.quantizing import quantize_aware, snap
+
+    training, _ = _retraining(work)
+    with (
+        keep_zeros(work.model),
+        keep_clusters(work.model),
+        quantize_aware(work.model, work.calibration()),
+    ):
+        _fit(work, work.model, training)
+    snap(work.model)  # again, since the clusters' values came back
+
+
+def _distill(work: Work, options: dict[str, Any]) -> None:
+    from zoo.compress.distilling import distill
+
+    teacher = work.model
+    work.session = work.session.as_model(options["model"])
+    work.model = work.session.build()
+    both = distill(work.model, teacher, classes=get_task(work.session.data.task).classes)
+    _fit(work, both, work.session.options)
 
 
 def _convert(format: str) -> Callable[[Work, dict[str, Any]], bytes]:
@@ -99,16 +180,25 @@ def _convert(format: str) -> Callable[[Work, dict[str, Any]], bytes]:
     return run
 
 
+#: The rows' order is the order of a chain: each keeps what those before it made, not the other way.
 STEPS: dict[str, Step] = {
     row.name: row
     for row in (
-        Step("prune", "retrain", "SPARSITY", "set the smallest weights of each kernel to zero while "
-             "training on", _sparsity, _prune, "Zhu & Gupta 2017, with TF-MOT's engine"),
+        Step("distill", "retrain", "MODEL", "teach another model of the zoo what this one says",
+             _student, _distill, "Hinton, Vinyals & Dean 2015"),
+        Step("prune", "retrain", "SPARSITY|MbyN", "set the smallest weights of each kernel to zero "
+             "while training on", _sparsity, _prune, "Zhu & Gupta 2017, with TF-MOT's engine"),
+        Step("cluster", "retrain", "VALUES", "let each kernel share a few values while training on",
+             _values, _cluster, "Han, Mao & Dally, ICLR 2016, with TF-MOT's centroids"),
+        Step("qat", "retrain", "", "train on with weights and activations rounded to 8 bits; then "
+             "int8", _no_argument, _qat, "Jacob et al., CVPR 2018, with TF-MOT's operations"),
         Step("float16", "transform", "", "half-precision weights", _no_argument,
              _convert("float16"), FORMATS["float16"].source),
         Step("dynamic", "transform", "", "int8 weights, float activations", _no_argument,
              _convert("dynamic"), FORMATS["dynamic"].source),
         Step("int8", "transform", "", "int8 weights and activations, calibrated on training rows",
              _no_argument, _convert("int8"), FORMATS["int8"].source),
+        Step("int16x8", "transform", "", "int8 weights, int16 activations, calibrated on training "
+             "rows", _no_argument, _convert("int16x8"), FORMATS["int16x8"].source),
     )
 }  # fmt: skip

@@ -15,7 +15,7 @@ from zoo.data import preprocess
 from zoo.data.core import Data, Request, open_data
 from zoo.errors import FAILURE, ZooError
 from zoo.progress import Progress
-from zoo.run import Run, create_run, guard_disk, hash_of, now, write_atomic
+from zoo.run import Run, Variant, create_run, guard_disk, hash_of, now, write_atomic
 from zoo.spec import ModelSpec
 from zoo.tasks import get_task
 from zoo.train.execution import Choice, Execution
@@ -58,6 +58,35 @@ class Session:
     seed: int
     deterministic: bool
     engine: Engine = Engine()
+    distilled: bool = False  # its model is not the run's own
+
+    def as_model(self, name: str, config: Mapping[str, Any] | None = None) -> Session:
+        """The same data with another model of the zoo, as distillation trains it.
+
+        The run's epochs and batch size hold, else the model's own options. ``config`` are arguments
+        of ``build``; the model's defaults otherwise. Raises :class:`ZooError` where model and data do
+        not fit.
+        """
+        from zoo.registry import models
+
+        spec = models().get(name)
+        check_fit(spec, self.data)
+        if config is None:
+            from_data = {key: self.config[key] for key in FROM_DATA if key in self.config}
+            config = {**spec.config, **from_data}
+        own = TrainOptions.parse(dict(spec.train))
+        options = replace(own, epochs=self.options.epochs, batch_size=self.options.batch_size)
+        if self.data.kind != "image":
+            options = replace(options, augment=())
+        return replace(self, spec=spec, config=dict(config), options=options, distilled=True)
+
+    def of(self, variant: Variant) -> Session:
+        """The session of a variant: the run's own, or the one of the model it was distilled to."""
+        model = variant.document()["model"]
+        if model is None:
+            return self
+        config = {k: tuple(v) if isinstance(v, list) else v for k, v in model["config"].items()}
+        return self.as_model(model["name"], config)
 
     def samples(self, part: str) -> Samples:
         """Encoded inputs and training targets of a split."""

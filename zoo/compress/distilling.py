@@ -1,0 +1,103 @@
+"""Distillation: a small model learns from a trained one what it says about every sample.
+
+Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015; hidden features as in
+FitNets (Romero et al., ICLR 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def distill(
+    student: Any,
+    teacher: Any,
+    *,
+    temperature: float = 4.0,
+    weight: float = 0.5,
+    classes: bool = True,
+    features: Mapping[str, str] | None = None,
+    feature_weight: float = 1.0,
+) -> Any:
+    """A model that trains ``student``'s own layers, also to say what ``teacher`` says.
+
+    The loss is ``(1 - weight)`` times the compiled one plus ``weight`` times the distance from the
+    teacher: with ``classes`` the cross-entropy of the softened probabilities (of sigmoids where there
+    is one logit), times the squared temperature; else the mean squared difference of the outputs.
+
+    Args:
+        student, teacher: functional Keras 3 models with the same input; outputs are logits (or
+            values) of the same shape.
+        temperature: what logits are divided by, 1 or more.
+        weight: share of the teacher's part, 0 to 1.
+        features: names of the student's layers -> names of the teacher's, whose outputs of equal shape
+            should agree too; their mean squared difference is added, ``feature_weight`` times.
+
+    Example::
+
+        >>> import numpy as np, keras
+        >>> from zoo.compress import distill
+        >>> def net(width):
+        ...     layers = [keras.Input((8,)), keras.layers.Dense(width, "relu"), keras.layers.Dense(3)]
+        ...     return keras.Sequential(layers)
+        >>> x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+        >>> teacher, student = net(32), net(4)
+        >>> training = distill(student, teacher)
+        >>> training.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> _ = training.fit(x, x[:, :3].argmax(axis=1), verbose=0)
+
+    Returns a Keras model that shares all layers with ``student``: compile and fit it, then use
+    ``student``. Raises ``ValueError`` for models or layers that do not fit each other.
+    """
+    from zoo.backend import keras, tf
+
+    if not 0 <= weight <= 1:
+        raise ValueError(f"expected a weight from 0 to 1, received {weight}")
+    if temperature < 1:
+        raise ValueError(f"expected a temperature of at least 1, received {temperature}")
+    shapes = [tuple(model.outputs[0].shape[1:]) for model in (student, teacher)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"expected outputs of one shape, received {shapes[0]} and {shapes[1]}")
+    pairs = dict(features or {})
+    ours = [student.get_layer(name).output for name in pairs]
+    theirs = [teacher.get_layer(name).output for name in pairs.values()]
+    for name, mine, wanted in zip(pairs, ours, theirs, strict=True):
+        if mine.shape[1:] != wanted.shape[1:]:
+            raise ValueError(
+                f"expected features of one shape, received {mine.shape[1:]} of the student's "
+                f"{name!r} and {wanted.shape[1:]} of the teacher's {pairs[name]!r}"
+            )
+    guide = keras.Model(teacher.inputs, [teacher.outputs[0], *theirs])
+    seen = keras.Model(student.inputs, [student.outputs[0], *ours]) if pairs else None
+
+    def far(said: Any, meant: Any) -> Any:
+        if not classes:
+            return tf.reduce_mean(tf.square(said - meant))
+        said, meant = said / temperature, meant / temperature
+        if said.shape[-1] == 1:
+            soft = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(meant), said)
+        else:
+            soft = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(meant), said)
+        return tf.reduce_mean(soft) * temperature**2
+
+    class Student(keras.Model):
+        def compute_loss(
+            self,
+            x: Any = None,
+            y: Any = None,
+            y_pred: Any = None,
+            sample_weight: Any = None,
+            training: bool = True,
+        ) -> Any:
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+            meant, *wanted = keras.tree.flatten(guide(x, training=False))
+            loss = (1 - weight) * loss + weight * far(y_pred, tf.stop_gradient(meant))
+            if seen is not None:
+                _, *made = keras.tree.flatten(seen(x, training=training))
+                for mine, goal in zip(made, wanted, strict=True):
+                    gap = tf.reduce_mean(tf.square(mine - tf.stop_gradient(goal)))
+                    loss += feature_weight * gap
+            return loss
+
+    return Student(student.inputs, student.outputs, name=student.name)

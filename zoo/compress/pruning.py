@@ -1,0 +1,274 @@
+"""Magnitude pruning of Keras 3 models with TF-MOT's own engine.
+
+TF-MOT wraps Keras 2 layers, but its engine (``pruning_impl.Pruning``) works on plain tensors. Each
+kernel gets a mask as a Keras constraint, which the optimizer applies inside the compiled step; a
+callback lets the engine renew the masks as the schedule grows. Zhu & Gupta, "To prune, or not to
+prune", 2017 (the polynomial schedule); Han et al., NeurIPS 2015 (magnitude); Mishra et al.,
+"Accelerating Sparse Deep Neural Networks", 2021 (2 by 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.compress.mot import mot
+from zoo.compress.overrides import Attached
+from zoo.compress.weights import Kernel, kernels
+
+SCHEDULES = ("polynomial", "constant")
+
+
+@dataclass
+class Masked:
+    """One kernel under a mask (1 keeps a weight, 0 holds it at zero)."""
+
+    of: Kernel
+    mask: Any
+    before: Any  # the constraint it had
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.of.name
+
+    @property
+    def kernel(self) -> Any:
+        """The Keras variable."""
+        return self.of.variable
+
+
+class Masks(Attached):
+    """Masks on kernels, applied by the optimizer inside the compiled step."""
+
+    def __init__(self, chosen: Sequence[Kernel]) -> None:
+        from zoo.backend import tf
+
+        self.kernels: list[Masked] = []
+        for kernel in chosen:
+            mask = tf.Variable(
+                tf.ones(kernel.variable.shape),
+                trainable=False,
+                name="mask",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            self.kernels.append(Masked(kernel, mask, kernel.variable.constraint))
+            kernel.variable.constraint = _constraint(mask, kernel.variable.constraint)
+
+    def apply(self, masks: Sequence[Any]) -> None:
+        """Set the masks and the weights they hold at zero."""
+        for masked, values in zip(self.kernels, masks, strict=True):
+            masked.mask.assign(values)
+            masked.kernel.assign(masked.kernel.value * values)
+
+    def release(self) -> None:
+        """Take the constraints off again; the zeros stay."""
+        for masked in self.kernels:
+            masked.kernel.constraint = masked.before
+
+
+def _constraint(mask: Any, before: Any) -> Any:
+    from zoo.backend import keras, tf
+
+    class Mask(keras.constraints.Constraint):
+        def __call__(self, weight: Any) -> Any:
+            if before is not None:
+                weight = before(weight)
+            return tf.multiply(weight, tf.cast(mask, weight.dtype))
+
+    return Mask()
+
+
+class Pruner(Masks):
+    """Prunes chosen kernels of a Keras 3 model to a final sparsity while it trains.
+
+    Args:
+        model: a built Keras model; its kernels get constraints, so compile it afterwards.
+        sparsity: final share of zeros in each kernel, between 0 and 1. Unused with ``by``.
+        begin, end: steps between which the sparsity grows from ``initial`` to ``sparsity``.
+        every: the masks are renewed each so many steps.
+        layers: which kernels, as :func:`zoo.compress.kernels` takes them.
+        schedule: ``polynomial`` growth, or ``constant`` from ``begin`` on.
+        across: one threshold for all kernels together, so that each gets the sparsity that its
+            magnitudes call for; ``sparsity`` then holds for their sum.
+        by: (m, n): m zeros in each n weights that are consecutive along the inputs.
+        block: (rows, columns) of the matrix (inputs, outputs) that are zeroed together.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        sparsity: float | None,
+        *,
+        begin: int,
+        end: int,
+        every: int,
+        initial: float = 0.0,
+        layers: Sequence[str] | str | None = None,
+        schedule: str = "polynomial",
+        across: bool = False,
+        by: tuple[int, int] | None = None,
+        block: tuple[int, int] = (1, 1),
+    ) -> None:
+        from zoo.backend import tf
+
+        schedules = mot("sparsity.keras.pruning_schedule")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"expected one of {', '.join(SCHEDULES)}, received {schedule!r}")
+        if by is not None:
+            if not 0 < by[0] < by[1]:
+                raise ValueError(f"expected m by n with 0 < m < n, received {by}")
+            sparsity = by[0] / by[1]
+        if sparsity is None or not 0 <= sparsity < 1:
+            raise ValueError(f"expected a sparsity of at least 0 and below 1, received {sparsity}")
+        if sum((by is not None, across, tuple(block) != (1, 1))) > 1:
+            raise ValueError("expected one of: by, block, across")
+        chosen = kernels(model, layers)
+        if tuple(block) != (1, 1):  # a row or a column alone has no blocks
+            chosen = [k for k in chosen if min(k.matrix(k.variable.value).shape) > 1]
+        super().__init__(chosen)
+        self.every, self.begin, self.end = every, begin, end
+        self._across, self._by, self._block = across, by, tuple(block)
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        if schedule == "polynomial":
+            growth = schedules.PolynomialDecay(
+                initial_sparsity=initial,
+                final_sparsity=sparsity,
+                begin_step=begin,
+                end_step=max(end, begin + 1),
+                frequency=1,
+            )
+        else:
+            growth = schedules.ConstantSparsity(sparsity, begin_step=begin, frequency=1)
+        # The engine asks its schedule whether this very step renews the masks; a step inside a
+        # multi-step call is never asked. We decide when it is time, and ask the engine for masks.
+        self._engine = mot("sparsity.keras.pruning_impl").Pruning(
+            training_step_fn=lambda: self._step,
+            pruning_vars=[],
+            pruning_schedule=growth,
+            block_size=block,
+            block_pooling_type="AVG",
+            sparsity_m_by_n=by,
+        )
+        self._turn = -1
+
+    def renew(self, step: int) -> None:
+        """Renew the masks when ``every`` steps have passed since the last time, and apply them."""
+        turn = step // self.every
+        if turn > self._turn and step >= self.begin:
+            self._turn = turn
+            self._set(step)
+
+    def finish(self) -> None:
+        """Bring every kernel to the final sparsity, whatever step the training ended at."""
+        self._set(max(self.end, self.begin + 1))
+
+    def _set(self, step: int) -> None:
+        self._step.assign(step)
+        self.apply(self._global() if self._across else [self._mask(m.of) for m in self.kernels])
+
+    def _mask(self, kernel: Kernel) -> Any:
+        values = kernel.variable.value
+        # The engine knows m by n for matrices and 2-D convolutions, and blocks for matrices.
+        view = self._block != (1, 1) or (self._by is not None and len(values.shape) not in (2, 4))
+        if not view:
+            return self._engine._maybe_update_block_mask(values)[1]
+        return kernel.unmatrix(self._engine._maybe_update_block_mask(kernel.matrix(values))[1])
+
+    def _global(self) -> list[Any]:
+        from zoo.backend import tf
+
+        flat = [tf.reshape(masked.kernel.value, [-1]) for masked in self.kernels]
+        mask = self._engine._maybe_update_block_mask(tf.concat(flat, 0))[1]
+        parts = tf.split(mask, [masked.of.size for masked in self.kernels])
+        return [
+            tf.reshape(part, masked.kernel.shape)
+            for part, masked in zip(parts, self.kernels, strict=True)
+        ]
+
+    def callback(self) -> Any:
+        """A Keras callback that renews the masks after batches and finishes at the end.
+
+        It counts steps by the optimizer, so it works with any ``steps_per_execution``.
+        """
+        from zoo.backend import keras
+
+        pruner = self
+
+        class Renew(keras.callbacks.Callback):
+            def on_train_begin(self, logs: Any = None) -> None:
+                pruner.renew(int(self.model.optimizer.iterations.value.numpy()))
+
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                pruner.renew(int(self.model.optimizer.iterations.value.numpy()))
+
+            def on_train_end(self, logs: Any = None) -> None:
+                pruner.finish()
+
+        return Renew()
+
+
+def prune(
+    model: Any,
+    sparsity: float | None = None,
+    *,
+    steps: int,
+    growth: float = 0.6,
+    begin: int = 0,
+    every: int | None = None,
+    initial: float = 0.0,
+    layers: Sequence[str] | str | None = None,
+    schedule: str = "polynomial",
+    across: bool = False,
+    by: tuple[int, int] | None = None,
+    block: tuple[int, int] = (1, 1),
+) -> Pruner:
+    """Prune a Keras 3 model while it trains for ``steps`` steps.
+
+    Sparsity grows during the share ``growth`` of the steps, the rest recovers accuracy; the masks are
+    renewed every ``steps // 100`` steps unless ``every`` says otherwise. The other arguments are those
+    of :class:`Pruner`. Compile after this call, fit with ``callbacks=[handle.callback()]``, then leave
+    the ``with`` block or call ``release()``::
+
+        >>> import numpy as np, keras
+        >>> from zoo.compress import prune
+        >>> x = np.random.default_rng(0).normal(size=(256, 40)).astype("float32")
+        >>> model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(64), keras.layers.Dense(1)])
+        >>> with prune(model, 0.75, steps=16) as pruning:
+        ...     model.compile("adam", "mse")
+        ...     _ = model.fit(x, x[:, 0], batch_size=16, verbose=0, callbacks=[pruning.callback()])
+        >>> float((model.layers[0].get_weights()[0] == 0).mean())
+        0.75
+
+    Returns the handle. Raises ``ValueError`` for a wrong argument or a model without kernels.
+    """
+    return Pruner(
+        model,
+        sparsity,
+        begin=begin,
+        end=begin + int((steps - begin) * growth),
+        every=max(1, steps // 100) if every is None else every,
+        initial=initial,
+        layers=layers,
+        schedule=schedule,
+        across=across,
+        by=by,
+        block=block,
+    )
+
+
+def keep_zeros(model: Any) -> Masks:
+    """Hold at zero what is exactly zero in any kernel of a model, while it trains on.
+
+    For a pruned model under :func:`~zoo.compress.quantize_aware` or
+    :func:`~zoo.compress.cluster`. Returns the handle, a context manager.
+    """
+    from zoo.backend import tf
+    from zoo.compress.weights import all_kernels
+
+    masks = Masks(all_kernels(model))
+    masks.apply(
+        [tf.cast(tf.not_equal(m.kernel.value, 0), m.kernel.value.dtype) for m in masks.kernels]
+    )
+    return masks
