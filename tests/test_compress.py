@@ -90,12 +90,39 @@ def test_recipes_are_parsed_and_named():
 
 
 @pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("prune:2by4", {"sparsity": None, "by": (2, 4)}),
+        ("prune:0.5:global", {"sparsity": 0.5, "across": True}),
+        ("prune:0.5:all:4x1", {"sparsity": 0.5, "layers": "all", "block": (4, 1)}),
+        ("cluster:16", {"number": 16}),
+        ("distill:mlp", {"model": "mlp"}),
+    ],
+)
+def test_arguments_become_options(recipe, options):
+    (step,) = parse(recipe)
+    assert dict(step.options) == options
+
+
+@pytest.mark.parametrize(
     ("recipe", "says"),
     [
         ("prune:1.5", "between 0 and 1"),
         ("prune", "between 0 and 1"),
         ("prune:abc", "between 0 and 1"),
         ("prune:nan", "between 0 and 1"),
+        ("prune:4by2", "between 0 and 1"),
+        ("prune:0.5:1x1", ":4x1"),
+        ("prune:0.5:everything", ":global"),
+        ("prune:2by4:global", ":global"),
+        ("cluster", "2 to 256"),
+        ("cluster:1", "2 to 256"),
+        ("cluster:16.5", "2 to 256"),
+        ("qat:8", "no argument"),
+        ("qat+prune:0.5", "would undo"),
+        ("cluster:16+prune:0.5", "prune:0.5+cluster:16"),
+        ("distill", "a model of the zoo"),
+        ("distill:mpl", "Did you mean mlp"),
         ("int8:3", "no argument"),
         ("int8+prune:0.5", "last step"),
         ("float16+int8", "last step"),
@@ -167,3 +194,63 @@ def test_a_variant_of_another_parent_is_not_reused(zoo, run_mlp):
     code, _, error, _ = zoo("compress", str(run_mlp), "dynamic")
     assert code == 2
     assert "another 'base'" in error
+
+
+def test_chains_keep_what_was_made_before(zoo, run_mlp):
+    """Sparse, then clustered, then on an int8 grid, then int8: each variant is what its name says."""
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    chain = "prune:0.5+cluster:8+qat+int8"
+    code, _, error, document = zoo("compress", str(run_mlp), chain, "--json")
+    assert code == 0, error
+    assert document["results"][0]["sparsity"] >= 0.5 - 1e-3
+    run = Run(run_mlp)
+    names = ["prune-0.5", "prune-0.5_cluster-8", "prune-0.5_cluster-8_qat"]
+    assert set(names) < set(run.variants())
+    session = reopen(run)
+    last = [session.load(run.variant(name).weights).layers[-1].get_weights()[0] for name in names]
+    assert len({values.tobytes() for values in last}) == 3  # each trained on
+    pruned, clustered, rounded = (
+        session.load(run.variant(name).weights).get_layer("dense_2").get_weights()[0]
+        for name in names
+    )
+    assert (clustered[pruned == 0] == 0).all()
+    assert (rounded[clustered == 0] == 0).all()
+    assert len(np.unique(clustered)) <= 8
+    assert max(len(np.unique(column)) for column in rounded.T) <= 8
+    steps = rounded / np.maximum(np.abs(rounded).max(axis=0) / 127, 1e-30)
+    assert np.abs(steps - steps.round()).max() < 1e-3
+
+    code, _, error, _ = zoo("compress", str(run_mlp), "prune:0.9", "--variant", names[-1])
+    assert code == 2
+    assert "would undo" in error
+
+
+def test_other_patterns_and_widths(zoo, run_cnn):
+    recipes = ["prune:2by4:all", "prune:0.5:global", "int16x8"]
+    code, _, error, document = zoo("compress", str(run_cnn), *recipes, "--json")
+    assert code == 0, error
+    rows = {row["variant"]: row for row in document["results"]}
+    assert rows["prune-0.5-global"]["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert rows["prune-2by4-all"]["sparsity"] == pytest.approx(0.5, abs=0.05)
+    assert rows["int16x8"]["parity"]["max_abs"] < 0.05
+    assert rows["int16x8"]["sparsity"] < 0.01
+
+
+def test_distilled_variant_is_another_model(zoo, run_cnn):
+    """It has a config of its own, trains on, is converted, explained and judged like any other."""
+    code, _, error, document = zoo("compress", str(run_cnn), "distill:mlp+prune:0.5+int8", "--json")
+    assert code == 0, error
+    row = document["results"][0]
+    assert row["model"]["name"] == "mlp"
+    assert row["model"]["config"]["shape"] == [12, 12, 1]
+    assert row["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    assert row["parity"]["agreement"] > 0.9
+    code, _, error, document = zoo(
+        "explain", str(run_cnn), "--variant", "distill-mlp_prune-0.5", "--samples", "4", "--json"
+    )
+    assert code == 0, error
+    code, _, error, _ = zoo("compress", str(run_cnn), "distill:cnn", "--variant", "distill-mlp")
+    assert code == 0, error
+    assert (run_cnn / "distill-mlp_distill-cnn" / "model.tflite").exists()

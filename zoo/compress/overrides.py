@@ -14,7 +14,8 @@ from typing import Any
 def override(layer: Any, members: dict[str, Any]) -> None:
     """Give ``layer`` a subclass with ``members``; overrides may be stacked."""
     base = type(layer)
-    object.__setattr__(layer, "__class__", type(base)(base.__name__, (base,), members))
+    meta: Any = type(base)
+    object.__setattr__(layer, "__class__", meta(base.__name__, (base,), members))
 
 
 def restore(layer: Any) -> None:
