@@ -6,6 +6,7 @@ since TF-MOT imported before it would turn ``tf.keras`` into tf_keras for the wh
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from typing import Any
@@ -35,6 +36,25 @@ def set_threads(cpus: int | None) -> None:
     if cpus:
         tf.config.threading.set_intra_op_parallelism_threads(cpus)
         tf.config.threading.set_inter_op_parallelism_threads(cpus)
+
+
+def gpus() -> list[Any]:
+    """The GPUs that TensorFlow sees."""
+    return tf.config.list_physical_devices("GPU")
+
+
+@functools.cache
+def mirrored(count: int) -> Any:
+    """A ``MirroredStrategy`` over so many GPUs, or over the CPU divided into as many parts.
+
+    One a process. Dividing the CPU must come before any computation (``RuntimeError`` otherwise).
+    """
+    if gpus():
+        return tf.distribute.MirroredStrategy([f"GPU:{k}" for k in range(count)])
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(cpu, parts)
+    return tf.distribute.MirroredStrategy([f"CPU:{k}" for k in range(count)])
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:

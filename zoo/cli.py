@@ -451,8 +451,8 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
         "--strategy",
         default="auto",
         show_default=True,
-        type=click.Choice(["auto", "single"]),
-        help="Devices to train on.",
+        metavar="NAME",
+        help="Devices to train on: auto, single, mirrored (all GPUs) or mirrored:N.",
     )
     @click.option(
         "--execution",
@@ -466,13 +466,13 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--cpus", type=click.IntRange(1), help="Use at most so many cores.")
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
-        kwargs.pop("strategy")  # one device is what both choices mean on one machine
         settings = _settings(kwargs.pop("pairs"), kwargs.pop("file"))
         for name in ("epochs", "batch_size"):
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value
-        names = ("seed", "name", "deterministic", "cpus", "execution", "checkpoint_every")
+        names = ("seed", "name", "deterministic", "cpus", "execution", "checkpoint_every",
+                 "strategy")  # fmt: skip
         training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
         return function(*args, training=training, **kwargs)

@@ -64,7 +64,8 @@ class RunDocument(Bound):
     data: dict[str, Any]  # the request, name, kind, task, sha256, sizes, classes, features, groups
     experiment: str
     seed: int
-    engine: dict[str, Any] = {}  # how it is run: --execution, --checkpoint-every
+    engine: dict[str, Any] = {}  # how it is run: --execution, --checkpoint-every, --strategy
+    replicas: int = 1  # devices it was last trained on
     execution: dict[str, Any] = {}  # a measured choice: mode, reason, seconds_per_step
     versions: dict[str, str] = {}
     device: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from zoo.run import BASE, RUNS, Run, find_run
 
 if TYPE_CHECKING:
     from zoo.data.core import Request
+    from zoo.train.distribution import Replicas
     from zoo.train.session import Session
 
 
@@ -27,6 +28,7 @@ def train(
     cpus: int | None = None,
     execution: str = "auto",
     checkpoint_every: int = 0,
+    strategy: str = "auto",
     dry_run: bool = False,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def train(
 
     ``request`` defaults to the model's own data set. With ``dry_run`` everything is resolved and
     checked and nothing is written. ``execution`` is ``auto``, ``graph``, ``graph:N``, ``xla`` or
-    ``xla:N``; ``checkpoint_every`` so many steps a checkpoint is written besides after each epoch.
+    ``xla:N``; ``checkpoint_every`` so many steps a checkpoint is written besides after each epoch;
+    ``strategy`` is ``auto``, ``single``, ``mirrored`` (all GPUs) or ``mirrored:N``.
     """
     from zoo.data.core import Request
     from zoo.registry import models
@@ -56,7 +59,7 @@ def train(
         settings=settings or {},
         seed=seed,
         deterministic=deterministic,
-        engine=Engine(execution, checkpoint_every),
+        engine=Engine(execution, checkpoint_every, strategy),
     )
     for note in session.data.notes:
         progress.say(f"data: {note}")
@@ -73,8 +76,9 @@ def train(
     from zoo.backend import set_threads
 
     set_threads(cpus)
-    run, built = start(session, root, name)
-    return _train(session, run, built, progress, resume=False)
+    replicas = session.replicas()
+    run, built = start(session, root, name, replicas)
+    return _train(session, run, built, progress, False, replicas)
 
 
 def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str, Any]:
@@ -87,18 +91,24 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
         progress.say(f"{run.name} is trained already")
         return {**document["result"], "run": str(run.path)}
     session = reopen(run)
-    return _train(session, run, session.build(), progress, resume=True)
+    replicas = session.replicas()
+    return _train(session, run, session.build(replicas), progress, True, replicas)
 
 
 def _train(
-    session: Session, run: Run, model: Any, progress: Progress, resume: bool
+    session: Session,
+    run: Run,
+    model: Any,
+    progress: Progress,
+    resume: bool,
+    replicas: Replicas | None,
 ) -> dict[str, Any]:
     from zoo.run import point_latest
     from zoo.train.session import train as train_into
     from zoo.variants import ship_base
 
     with run.training():
-        fitted = train_into(session, run, model, progress, resume)
+        fitted = train_into(session, run, model, progress, resume, replicas)
     if fitted.interrupted is not None:
         raise Interrupted(
             fitted.interrupted,
@@ -107,6 +117,9 @@ def _train(
             hint=f"Go on with: zoo train --resume {run.path}",
         )
     progress.say(f"{run.name}: writing the variant base")
+    if replicas is not None:  # what is shipped is a model of one device
+        weights, model = model.get_weights(), session.build()
+        model.set_weights(weights)
     base = (
         ship_base(session, run, model, fitted.seconds)
         if BASE not in run.variants()

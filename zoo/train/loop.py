@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -136,7 +137,8 @@ def fit(
         model, options, train, validate, seed, progress, callbacks, checkpoints, checkpoint_every,
         replicas, on_epoch,
     )  # fmt: skip
-    compile_model(model, task, options, training.total)
+    with contextlib.nullcontext() if replicas is None else replicas.scope():
+        compile_model(model, task, options, training.total)
     return training.run(execution, on_choice, resume, title)
 
 
@@ -162,6 +164,8 @@ class _Training:
         self.model, self.options, self.validate = model, options, validate
         self.progress, self.callbacks, self.on_epoch = progress, list(callbacks), on_epoch
         self.folder, self.every, self.replicas = checkpoints, checkpoint_every, replicas
+        if replicas is not None:
+            replicas.adopt(model, options.batch_size)
         self.feed = Feed(
             train,
             options,

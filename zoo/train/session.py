@@ -18,6 +18,7 @@ from zoo.progress import Progress
 from zoo.run import Run, Variant, create_run, guard_disk, hash_of, now, write_atomic
 from zoo.spec import ModelSpec
 from zoo.tasks import get_task
+from zoo.train.distribution import Replicas, Strategy, open_replicas
 from zoo.train.execution import Choice, Execution
 from zoo.train.loop import Fitted, Samples, fit
 from zoo.train.options import TrainOptions, apply_settings
@@ -33,11 +34,13 @@ class Engine:
     """How a training is run, as opposed to what is trained: no part of a run's experiment.
 
     ``execution`` as :meth:`zoo.train.execution.Execution.parse` takes it; ``checkpoint_every``
-    steps, 0 for after epochs only.
+    steps, 0 for after epochs only; ``strategy`` as
+    :meth:`zoo.train.distribution.Strategy.parse` takes it.
     """
 
     execution: str = "auto"
     checkpoint_every: int = 0
+    strategy: str = "auto"
 
     def resolved(self, deterministic: bool) -> Execution | None:
         """The execution to use, None for one that is measured; ``deterministic`` fixes it."""
@@ -106,9 +109,14 @@ class Session:
             return y.astype(np.float32)[:, None]
         return y
 
-    def build(self) -> Any:
-        """A fresh model, seeded, ready to be trained."""
-        return self._build(self.config)
+    def replicas(self) -> Replicas | None:
+        """The devices to train on, None for one; asked for before anything is computed."""
+        return open_replicas(Strategy.parse(self.engine.strategy))
+
+    def build(self, replicas: Replicas | None = None) -> Any:
+        """A fresh model, seeded, ready to be trained, on one device or on several."""
+        with contextlib.nullcontext() if replicas is None else replicas.scope():
+            return self._build(self.config)
 
     def _build(self, config: Mapping[str, Any]) -> Any:
         from zoo.backend import seed_everything
@@ -192,6 +200,7 @@ def prepare(
 ) -> Session:
     """Load the data and resolve config and options. Raises :class:`ZooError` for what is wrong."""
     engine.resolved(deterministic)
+    Strategy.parse(engine.strategy)
     options = TrainOptions.parse(dict(spec.train))
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
@@ -302,11 +311,15 @@ def git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def start(session: Session, root: Path, name: str | None) -> tuple[Run, Any]:
+def start(
+    session: Session, root: Path, name: str | None, replicas: Replicas | None = None
+) -> tuple[Run, Any]:
     """Build the model and make the run's folder. Nothing is written before the model stands."""
     from zoo.schema import dump
 
-    model = session.build()
+    model = session.build(replicas)
+    if replicas is not None:
+        replicas.adopt(model, session.options.batch_size)
     if name is None:
         clean = "".join(c if c.isalnum() or c in "._-" else "-" for c in session.data.name)
         stem = Path(clean).name.split(".")[0].strip("-._")[:40] or "data"
@@ -355,10 +368,18 @@ def _engine(document: Mapping[str, Any]) -> Engine:
 
 
 def train(
-    session: Session, run: Run, model: Any, progress: Progress, resume: bool = False
+    session: Session,
+    run: Run,
+    model: Any,
+    progress: Progress,
+    resume: bool = False,
+    replicas: Replicas | None = None,
 ) -> Fitted:
-    """Train into a run. Its status says how it ended; the weights are in ``model``."""
-    run.update(status="training")
+    """Train into a run. Its status says how it ended; the weights are in ``model``.
+
+    ``replicas`` are the devices that the model was built on.
+    """
+    run.update(status="training", replicas=1 if replicas is None else replicas.count)
     rows = session.samples("train")
     progress.say(
         f"{run.name}: {session.spec.name} on {session.data.name}, {len(rows):,} rows, "
@@ -382,6 +403,7 @@ def train(
             checkpoint_every=session.engine.checkpoint_every,
             execution=session.engine.resolved(session.deterministic),
             on_choice=chosen,
+            replicas=replicas,
             on_epoch=run.log,
             resume=resume,
             title=run.name,

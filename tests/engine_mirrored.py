@@ -1,0 +1,52 @@
+"""Train one net on 1 or 2 parts of the CPU and print its weights: run by test_distribution."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+
+def main(devices: int, cases: list[list]) -> None:
+    from zoo.backend import keras, seed_everything
+    from zoo.progress import QUIET
+    from zoo.tasks import TASKS
+    from zoo.train.distribution import Strategy, open_replicas
+    from zoo.train.feed import Samples
+    from zoo.train.loop import fit
+    from zoo.train.options import TrainOptions
+
+    replicas = open_replicas(Strategy("mirrored", devices) if devices > 1 else Strategy())
+    results = []
+    for rows, normalised in cases:
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(rows, 6)).astype("float32")
+        samples = Samples(x, (x[:, :1] > 0.3 * x[:, 1:2]).astype("float32"))
+        seed_everything(0)
+
+        def build(normalised=normalised):
+            inputs = keras.Input((6,))
+            hidden = keras.layers.Dense(8, activation="tanh")(inputs)
+            if normalised:
+                hidden = keras.layers.BatchNormalization()(hidden)
+            return keras.Model(inputs, keras.layers.Dense(1)(hidden))
+
+        if replicas is None:
+            model = build()
+        else:
+            with replicas.scope():
+                model = build()
+        fitted = fit(
+            model, TASKS["binary"],
+            TrainOptions(epochs=3, batch_size=16, learning_rate=0.05, optimizer="sgd", keep="last"),
+            samples,
+            lambda model=model, x=x: {"val_loss": float(np.mean(model(x, training=False)) ** 2)},
+            seed=1, progress=QUIET, replicas=replicas,
+        )  # fmt: skip
+        weights = np.concatenate([np.array(w).ravel() for w in model.weights]).tolist()
+        results.append({"weights": weights, "dropped": fitted.dropped, "steps": fitted.steps})
+    print(json.dumps(results))
+
+
+main(int(sys.argv[1]), json.loads(sys.argv[2]))
