@@ -952,7 +952,7 @@ def audit(
         own = {"gates", "seconds", "no_exemplars", "min_cell", "root", "as_json", "debug"}
         _refuse(_given(but=own), f"{subject} is trained already.")
     document = api.audit(
-        text, recipes or api.DEFAULT_RECIPES, gates=gates, seconds=seconds,
+        text, recipes or None, gates=gates, seconds=seconds,
         private=no_exemplars, min_cell=min_cell, root=root, progress=progress,
     )  # fmt: skip
     rows = []

@@ -194,7 +194,7 @@ def check_pruning(spec: ModelSpec) -> None:
     found = [np.asarray(kernel.variable) for kernel in kernels(model)]
     assert found, "no kernel to prune: name the reason in skips"
     for values in found:
-        assert abs(np.mean(values == 0) - SPARSITY) <= 0.5 / values.size
+        assert abs(np.mean(values == 0) - SPARSITY) <= 0.5 / values.size + 1e-9  # half a weight
 
 
 def check_clustering(spec: ModelSpec) -> None:

@@ -21,7 +21,7 @@ RESULT_FILES = {
     "fairness": schema.FairnessResult,
 }
 ARRAYS = ("method", "row", "values", "base", "output", "names", "outputs", "display", "images", "dense",
-          "truth", "predicted")  # fmt: skip
+          "truth", "predicted", "words")  # fmt: skip
 
 
 @dataclass(frozen=True)

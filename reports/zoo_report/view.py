@@ -616,6 +616,7 @@ class View:
             "features": (base or {}).get("features", [])[:TOP_FEATURES],
             "beeswarm": self._beeswarm(shown, base) if base else None,
             "images": self._images(),
+            "texts": self._texts(shown),
             "private": self.bundle.private
             and any(v.get("arrays") for v in self.bundle.variants.values()),
             "table": self._explain_table(),
@@ -652,7 +653,12 @@ class View:
     def _beeswarm(self, name: str | None, result: dict[str, Any]) -> Markup | None:
         """Attributions of single rows, of the predicted class where there are several outputs."""
         arrays = self.bundle.variants[name]["arrays"] if name else None
-        if self.bundle.private or not arrays or "values" not in arrays or "images" in arrays:
+        if (
+            self.bundle.private
+            or not arrays
+            or "values" not in arrays
+            or {"images", "words"} & set(arrays)
+        ):
             return None
         values = np.asarray(arrays["values"], dtype=np.float64)
         if values.ndim != 3 or not len(values):
@@ -678,6 +684,33 @@ class View:
             rows,
             x_label=f"effect on the output ({result['space']})",
         )
+
+    def _texts(self, name: str | None) -> list[dict[str, Any]] | None:
+        """Single texts, each word with how much it spoke for (above 0) or against the output.
+
+        ``level`` is one of -3 to 3: thirds of the largest value among the texts that are shown.
+        """
+        arrays = self.bundle.variants[name]["arrays"] if name else None
+        if self.bundle.private or not arrays or "words" not in arrays:
+            return None
+        count = len(arrays["truth"])
+        values = np.asarray(arrays["values"], dtype=np.float64)[:count, :, 0]
+        largest = np.abs(values).max(initial=0.0) or 1.0
+        levels = np.rint(3 * values / largest).astype(int)
+        return [
+            {
+                "truth": clean(str(arrays["truth"][k])),
+                "predicted": clean(str(arrays["predicted"][k])),
+                "words": [
+                    {"word": clean(str(word)), "level": int(level), "value": plain(float(value))}
+                    for word, level, value in zip(
+                        arrays["words"][k], levels[k], values[k], strict=True
+                    )
+                    if word != "(padding)"
+                ],
+            }
+            for k in range(count)
+        ]
 
     def _images(self) -> dict[str, Any] | None:
         """Exemplars: the input, then what spoke for and against the answer in each variant."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPES = ("float16", "dynamic", "int8", "prune:0.8", "prune:0.8+int8")
 #: Rows of the black-box explanations that drift compares: each costs thousands of predictions.
-DRIFT_SAMPLES = {"tabular": 40, "image": 12}
+DRIFT_SAMPLES = {"tabular": 40, "image": 12, "text": 8}
 DRIFT_BACKGROUND = 20
 
 
@@ -83,7 +83,7 @@ def _fairness(
 
 def audit(
     text: str,
-    recipes: Sequence[str] = DEFAULT_RECIPES,
+    recipes: Sequence[str] | None = None,
     *,
     gates: Sequence[str] = (),
     seconds: float = 1.5,
@@ -92,7 +92,10 @@ def audit(
     root: Path = RUNS,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
-    """Compress, benchmark, explain and judge a run's variants, compare them, write the report."""
+    """Compress, benchmark, explain and judge a run's variants, compare them, write the report.
+
+    Without ``recipes``, those of :data:`DEFAULT_RECIPES` that apply to the model.
+    """
     from zoo.compress.recipe import parse
     from zoo.gates import judge, parse_gates
     from zoo.schema import AuditDocument, Input, dump
@@ -100,9 +103,11 @@ def audit(
 
     run = find_run(text, root)
     run.variant(BASE)
+    wanted = parse_gates(gates)
+    if recipes is None:
+        recipes = _applicable(run, progress)
     for recipe in recipes:
         parse(recipe)
-    wanted = parse_gates(gates)
     session = reopen(run)
     failed = [row for row in compress_all(session, run, recipes, BASE, progress) if row["error"]]
     chosen = run.select("all")
@@ -134,6 +139,22 @@ def audit(
     write_atomic(run.path / "audit.json", dump(document))
     made = report(str(run.path), private=private, root=root)
     return {**document, "run": made["run"], "report": made["html"]}
+
+
+def _applicable(run: Run, progress: Progress) -> list[str]:
+    """The default recipes without those that the model's spec skips, which are said."""
+    from zoo.compress.recipe import parse
+    from zoo.registry import models
+
+    skips = models().get(run.document()["spec"]["name"]).skips
+    fit = []
+    for recipe in DEFAULT_RECIPES:
+        reasons = [skips[part.step.name] for part in parse(recipe) if part.step.name in skips]
+        if reasons:
+            progress.say(f"{recipe}: left out: {reasons[0]}")
+        else:
+            fit.append(recipe)
+    return fit
 
 
 def _audit_row(variant: Variant, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -58,10 +58,11 @@ def data_info(request: Request) -> dict[str, Any]:
     """A data set's document; what it would be split and grouped into, for supported kinds."""
     from zoo.data.core import open_data
     from zoo.registry import datasets
+    from zoo.tasks import TASKS
 
     spec = datasets().specs.get(request.data)
     document = {} if spec is None else spec.document()
-    if spec is None or spec.kind in ("tabular", "image"):
+    if spec is None or spec.task in TASKS:
         data = open_data(request)
         found = data.describe()
         document |= {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 EXPLAIN_SAMPLES, EXPLAIN_BACKGROUND = 100, 50
 PATCHES = 7  # an image is shared out among about this many patches a side
 EXEMPLARS = 6
+OCCURRENCES = 3  # of a word among the explained rows, for its importance to say something
 
 
 def explain(
@@ -96,6 +97,8 @@ def explain_one(
         dense=None if found.dense is None else found.dense * scale,
         features=[{**f, "importance": f["importance"] * scale} for f in found.features],
     )
+    if plan["kind"] == "text":
+        found = dataclasses.replace(found, features=words_of(plan, x, found.values[..., 0]))
     document = found.document() | {"artifact_gap": found.artifact_gap}
     result = ExplainResult(
         **{
@@ -109,8 +112,8 @@ def explain_one(
         }
     ).model_dump(mode="json")
     arrays = found.arrays() | {"row": rows}
-    if found.dense is not None and plan["kind"] == "tabular":
-        arrays.pop("dense")  # the columns' values say it; single codes are no user's feature
+    if found.dense is not None and plan["kind"] != "image":
+        arrays.pop("dense")  # the players' values say it; single codes are no user's feature
     arrays |= _pictures(session, variant, rows, found, split)
     default, _ = attribution.route(arguments["model"], len(arguments["players"]))
     file = "explain.npz" if found.method == default else f"explain-{found.method}.npz"
@@ -124,7 +127,33 @@ def players_of(plan: Mapping[str, Any]) -> list[Any]:
 
     if plan["kind"] == "tabular":
         return columns_to_players((c["name"], c["start"], c["stop"]) for c in plan["columns"])
+    if plan["kind"] == "text":
+        (length,) = plan["shape"]
+        return columns_to_players((f"token {k + 1}", k, k + 1) for k in range(length))
     return patches(tuple(plan["shape"]), max(1, round(max(plan["shape"][:2]) / PATCHES)))
+
+
+def words_of(plan: Mapping[str, Any], ids: Any, values: Any) -> list[dict[str, Any]]:
+    """What single words did, wherever they stood: ``{name, importance}``, the largest first.
+
+    Args:
+        ids: int32 (n, length). values: float64 (n, length).
+    Importance is the mean ``|value|`` of a word's occurrences, of words with at least
+    :data:`OCCURRENCES`; the filling of short texts is a word of its own.
+    """
+    import numpy as np
+
+    from zoo.data.text import decode
+
+    distinct, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    sums = np.bincount(place.ravel(), np.abs(values).ravel())
+    often = np.flatnonzero(counts >= min(OCCURRENCES, counts.max()))
+    often = often[np.argsort(-sums[often] / counts[often], kind="stable")]
+    names = decode(distinct[often], plan["words"])
+    return [
+        {"name": str(name), "importance": float(sums[k] / counts[k])}
+        for name, k in zip(names, often, strict=True)
+    ]
 
 
 def _pictures(
@@ -134,9 +163,10 @@ def _pictures(
     import numpy as np
 
     from zoo.data.preprocess import display_values
+    from zoo.data.text import decode
 
-    data = session.data
-    if session.plan["kind"] == "tabular":
+    data, kind = session.data, session.plan["kind"]
+    if kind == "tabular":
         return {"display": display_values(session.plan, data.take(rows))}
     chosen = np.arange(len(rows))[:EXEMPLARS]
     said = Variant(variant.run, variant.name).predictions(split)
@@ -146,11 +176,10 @@ def _pictures(
     show = (
         (lambda v: name[v]) if name is not None else (lambda v: np.array([f"{x:.3g}" for x in v]))
     )
-    pictures = {
-        "images": data.take(rows[chosen]),
-        "truth": show(said.y_true[index]),
-        "predicted": show(said.y_pred[index]),
-    }
+    answers = {"truth": show(said.y_true[index]), "predicted": show(said.y_pred[index])}
+    if kind == "text":
+        return {"words": decode(session.encoded(rows), session.plan["words"]), **answers}
+    pictures = {"images": data.take(rows[chosen]), **answers}
     dense = found.dense
     if dense is None:  # a black box: each patch's value, spread over its pixels
         shape = (len(rows), *session.plan["shape"])

@@ -150,18 +150,13 @@ def _train(
 
 
 def baseline(session: Session) -> dict[str, Any]:
-    """The linear baseline on the same rows and inputs: ``{name, metrics}``."""
+    """The linear baseline on the same rows: ``{name, metrics}``."""
     from zoo.predict import point_metrics, to_predictions
-    from zoo.tasks import get_task
-    from zoo.train.baseline import linear_logits
+    from zoo.train.baseline import baseline_logits
 
-    task, parts = get_task(session.data.task), session.data.parts
-    y = session.data.y[parts["train"]]
-    if "target" in session.plan:
-        y = (y - session.plan["target"]["mean"]) / session.plan["target"]["scale"]
-    logits = linear_logits(task, session.encoded(parts["train"]), y, session.encoded(parts["test"]))
-    said = to_predictions(logits, session.plan, session.data, "test", parts["test"])
-    return {"name": task.baseline, "metrics": point_metrics(said, task.name)}
+    name, logits = baseline_logits(session)
+    said = to_predictions(logits, session.plan, session.data, "test", session.data.parts["test"])
+    return {"name": name, "metrics": point_metrics(said, session.data.task)}
 
 
 def _target(session: Session, metrics: Mapping[str, float | None]) -> dict[str, Any]:

@@ -246,8 +246,14 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
         )
         for attribute, values in raw_groups.items()
     }
-    columns = describe_columns(x, parts["train"]) if table.kind == "tabular" else []
-    if table.kind == "tabular" and not any(column["used"] for column in columns):
+    kind = table.kind
+    columns = describe_columns(x, parts["train"]) if kind == "tabular" else []
+    column = only_text(columns)
+    if column is not None:
+        kind, x = "text", x[column["name"]].fillna("").astype(str).to_numpy(dtype=str)
+        columns = [{**column, "used": True, "why": "free text, the only input"}]
+        notes.append(f"the column {column['name']!r} is free text and the only input")
+    if kind == "tabular" and not any(column["used"] for column in columns):
         raise ZooError(
             f"{request.data} has no column that can be an input.",
             expected="at least one numeric or categorical column with more than one value",
@@ -257,7 +263,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
         )
     return Data(
         name=name,
-        kind=table.kind,
+        kind=kind,
         task=task,
         x=x,
         y=y,
@@ -273,6 +279,12 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
         notes=notes,
         target=table.target,
     )
+
+
+def only_text(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The column of free text where it is the only one with anything to learn from, or None."""
+    free = [column for column in columns if column["kind"] == "text"]
+    return free[0] if len(free) == 1 and not any(column["used"] for column in columns) else None
 
 
 def _named(available: Mapping[str, Any], name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The user's own data: CSV, Parquet, NPZ, image folders."""
+"""The user's own data: CSV, JSON lines, Parquet, NPZ, image folders."""
 
 from __future__ import annotations
 
@@ -122,13 +122,16 @@ def _reading(path: Path, what: str) -> Iterator[None]:
 
 
 def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
-    """A CSV (separator and compression found out) or Parquet file as a frame.
+    """A CSV (separator and compression found out), JSON lines or Parquet file as a frame.
 
     Columns of numbers become numbers; all others, and those in ``text``, stay the text they are.
     Headers lose the blanks around them.
     """
     if path.name.lower().endswith(READ_PARQUET):
         frame = _read_parquet(path)
+    elif path.name.lower().endswith(READ_JSONL):
+        with _reading(path, "JSON lines"):
+            frame = _read_jsonl(path)
     else:
         with _reading(path, "CSV"):
             frame = _read_csv(path, text)
@@ -171,6 +174,23 @@ def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
         if separator == ";" and name not in text:
             columns[name] = _decimal_commas(columns[name])
     return pd.DataFrame(columns)
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    """One JSON object a line; a key that a line lacks is missing there, and so is null."""
+    import json
+
+    import pandas as pd
+
+    records = []
+    with _open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError(f"line {number}: {type(record).__name__}, not an object")
+                records.append({str(key).strip(): value for key, value in record.items()})
+    return pd.DataFrame.from_records(records)
 
 
 def _decimal_commas(cells: Any) -> Any:
@@ -247,7 +267,7 @@ def find_column(name: str, columns: Collection[str], option: str, path: Path) ->
 
 
 def read_table(path: Path, request: Request) -> Table:
-    """A CSV or Parquet file with a target column."""
+    """A CSV, JSON lines or Parquet file with a target column."""
     frame = read_frame(path)
     columns = list(frame.columns)
     if len(columns) < 2:
@@ -406,20 +426,27 @@ def read_folder(path: Path, request: Request) -> Table:
 
 
 READ_PARQUET = (".parquet", ".pq")
+READ_JSONL = (".jsonl", ".ndjson", ".jsonl.gz")
 READERS: dict[tuple[str, ...], Callable[[Path, Request], Table]] = {
     (".csv", ".tsv", ".csv.gz", ".tsv.gz"): read_table,
     READ_PARQUET: read_table,
+    READ_JSONL: read_table,
     (".npz",): read_npz,
 }
 
 
 def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
-    """Inputs alone, for a model with this preprocessing: a frame, or uint8 images (n, h, w, c)."""
+    """Inputs alone, for a model with this preprocessing: a frame, uint8 images (n, h, w, c), or
+    texts: strings (n,)."""
     from zoo.data.images import as_images, read_pictures
 
     function, kind = reader(path), plan["kind"]
     if kind == "tabular" and function is read_table:
         return read_frame(path, text_columns(plan))
+    if kind == "text" and function is read_table:
+        frame = read_frame(path, (plan["column"],))
+        column = find_column(plan["column"], list(frame.columns), "the training data", path)
+        return frame[column].fillna("").astype(str).to_numpy(dtype=str)
     if kind == "image" and function is read_folder:
         return read_pictures(path, plan["shape"])
     if function is read_npz:
@@ -434,6 +461,7 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
         expected={
             "tabular": "a CSV or Parquet file, or an NPZ file with an array x (n, columns)",
             "image": "a folder of pictures or an NPZ file with an array images",
+            "text": f"a CSV, JSON lines or Parquet file with a column {plan.get('column')!r}",
         }[kind],
         received=path.suffix or "a folder",
         kind="kind_mismatch",

@@ -1,7 +1,8 @@
 """Preprocessing: fitted on training rows, kept as JSON, applied alike to every artefact.
 
 A plan is a JSON-able dict. Tabular: a list of columns, each with the slice of the encoded vector it
-fills. Image: the shape that pictures are brought to and the scale of their values.
+fills. Image: the shape that pictures are brought to and the scale of their values. Text: the
+vocabulary, and how many words are kept.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data import text
 from zoo.errors import ZooError, unknown
 
 MISSING = "(missing)"
@@ -322,12 +324,12 @@ def _apply_image(plan: dict[str, Any], images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) * np.float32(plan["scale"])
 
 
-_FITS = {"tabular": _fit_tabular, "image": _fit_image}
-_APPLIES = {"tabular": _apply_tabular, "image": _apply_image}
+_FITS = {"tabular": _fit_tabular, "image": _fit_image, "text": text.fit}
+_APPLIES = {"tabular": _apply_tabular, "image": _apply_image, "text": text.apply}
 
 
 def apply(plan: dict[str, Any], x: Any) -> np.ndarray:
-    """Encode inputs: a frame or uint8 images (n, ...) -> float32 (n, *plan["shape"])."""
+    """Encode inputs: a frame or uint8 images (n, ...) -> float32 (n, *plan["shape"]); texts -> int32."""
     return _APPLIES[plan["kind"]](plan, x)
 
 

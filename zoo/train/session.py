@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import preprocess
+from zoo.data import preprocess, text
 from zoo.data.core import Data, Request, open_data
 from zoo.errors import FAILURE, ZooError
 from zoo.progress import Progress
@@ -24,9 +24,14 @@ from zoo.train.loop import Fitted, Samples, fit
 from zoo.train.options import TrainOptions, apply_settings
 
 #: Keys of a model's config that the data decides.
-FROM_DATA = {"shape", "outputs"}
+FROM_DATA = {"shape", "outputs", "vocabulary"}
 #: ``--set`` keys of the preprocessing: the kind of data they are for, and their range.
-OF_PLAN = {"size": ("image", 1, 4096), "bins": ("tabular", 2, 1024)}
+OF_PLAN = {
+    "size": ("image", 1, 4096),
+    "bins": ("tabular", 2, 1024),
+    "vocabulary": ("text", 1, 1_000_000),
+    "length": ("text", 1, 4096),
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Session:
         return Samples(self.encoded(rows), self.targets(rows))
 
     def encoded(self, rows: np.ndarray) -> np.ndarray:
-        """Encoded inputs of rows: float32 (n, *shape)."""
+        """Encoded inputs of rows: float32 (n, *shape), or int32 where they are word ids."""
         return preprocess.apply(self.plan, self.data.take(rows))
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
@@ -225,6 +230,8 @@ def prepare(
     chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
     plan = preprocess.fit(data, chosen)
     config["shape"] = tuple(plan["shape"])
+    if "words" in plan:
+        config["vocabulary"] = len(text.SPECIAL) + len(plan["words"])
     config["outputs"] = get_task(data.task).outputs(len(data.classes))
     return Session(spec, request, data, plan, config, options, seed, deterministic, engine)
 

@@ -75,6 +75,12 @@ METHODS: dict[str, Method] = {
         Method("gradient", "expected gradients", True, False, False,
                _white(whitebox.not_differentiable), _why_gradient,
                whitebox.gradient, "Erion et al., Nature Machine Intelligence 3, 2021"),
+        Method("tokens", "expected gradients of word vectors", True, False, False,
+               _white(whitebox.not_tokens),
+               lambda model, players: "ids have no gradients, their word vectors do: expected "
+               "gradients from the Embedding's output",
+               whitebox.tokens, "Sundararajan, Taly & Yan, ICML 2017; Erion et al., Nature Machine "
+               "Intelligence 3, 2021"),
         Method("exact", "Shapley values by enumeration", False, True, True,
                _too_many, _why_black_box("Shapley values over all coalitions of {players} players"),
                blackbox.exact, "Shapley 1953; Lundberg & Lee, NeurIPS 2017"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,38 @@ def not_differentiable(model: Any) -> str | None:
     if _is_graph(model) and any(type(op).__name__ == "Embedding" for op in operations(model)):
         return "an Embedding looks its input up (ids have no gradients)"
     return None
+
+
+def not_tokens(model: Any) -> str | None:
+    """Why a model is no function of one layer's embedded ids, or None."""
+    if not _is_graph(model) or len(model.inputs) != 1:
+        return "the model has no single input"
+    if "int" not in str(model.inputs[0].dtype):
+        return "the model's input is continuous"
+    first = [op for op in operations(model) if type(op).__name__ not in _TRAINING_ONLY][:2]
+    kinds = [type(op).__name__ for op in operations(model)]
+    if kinds.count("Embedding") != 1 or type(first[-1]).__name__ != "Embedding":
+        return "the input does not go through one Embedding"
+    if first[-1].mask_zero:
+        return "a mask makes the output jump where filling becomes a word"
+    return None
+
+
+def tokens(game: Game) -> Attribution:
+    """Expected gradients in the space of word vectors, summed over each word's vector.
+
+    Integrated gradients from the embedding's output (Sundararajan, Taly & Yan, ICML 2017, section
+    6.3), averaged over background rows as in :func:`gradient`. ``dense`` is (n, *shape) of the ids.
+    """
+    from zoo.backend import keras
+
+    (embedding,) = (op for op in operations(game.model) if type(op).__name__ == "Embedding")
+    vectors = embedding.embeddings.numpy()
+    above = keras.Model(embedding.output, game.model.outputs[0])
+    inner = replace(game, model=above, x=vectors[game.x], background=vectors[game.background])
+    found = gradient(inner)
+    assert found.dense is not None
+    return Attribution(found.background, dense=found.dense.sum(axis=-1))
 
 
 def linear(game: Game) -> Attribution:

@@ -1,0 +1,84 @@
+"""Recurrent text models: a plain recurrent net, LSTM, GRU, and an LSTM in both directions.
+
+Elman, Cognitive Science 14, 1990; Hochreiter & Schmidhuber, Neural Computation 9(8), 1997; Cho et
+al., EMNLP 2014; both directions with the largest value over time: Conneau et al., EMNLP 2017.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from zoo.spec import ModelSpec, Target
+
+if TYPE_CHECKING:
+    import keras
+
+
+def build(
+    cell: str,
+    both: bool,
+    shape: tuple[int],
+    outputs: int,
+    vocabulary: int,
+    embedding: int = 64,
+    width: int = 64,
+    dropout: float = 0.5,
+) -> keras.Model:
+    """Word ids, int32 (batch, time) -> logits or values, float32 (batch, outputs).
+
+    Args:
+        cell: a recurrent layer of Keras. both: read in both directions and pool over time.
+        vocabulary: ids, filling and unknown among them. Filling stands in front of a short text
+            and is read like a word, so that a file for phones needs no mask.
+    """
+    from zoo.backend import keras
+
+    layers = keras.layers
+    tokens = keras.Input(tuple(shape), dtype="int32", name="tokens")
+    x = layers.Embedding(vocabulary, embedding, name="embedding")(tokens)
+    x = layers.Dropout(dropout, name="dropout_1")(x)
+    recurrent = getattr(layers, cell)(width, return_sequences=both, name="recurrent")
+    if both:
+        x = layers.Bidirectional(recurrent, name="both")(x)
+        x = layers.GlobalMaxPooling1D(name="pool")(x)
+    else:
+        x = recurrent(x)
+    x = layers.Dropout(dropout, name="dropout_2")(x)
+    return keras.Model(tokens, layers.Dense(outputs, name="logits")(x), name=cell.lower())
+
+
+def _spec(
+    name: str, cell: str, params: int, source: str, target: Target | None, both: bool = False
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        version="1.0",
+        family="recurrent",
+        task="binary",
+        tasks=("multiclass", "regression"),
+        kinds=("text",),
+        build=partial(build, cell, both),
+        config={"shape": (40,), "outputs": 1, "vocabulary": 10_002, "embedding": 64, "width": 64,
+                "dropout": 0.5},
+        tiny={"shape": (7,), "vocabulary": 20, "embedding": 6, "width": 5},
+        data="sentiment",
+        target=target,
+        published="" if target else "no figure on this data",
+        train={"epochs": 5, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2},
+        skips={"int8": "LiteRT's calibration of recurrent loops crashes the converter; `dynamic` "
+                       "gives int8 weights"},
+        source=source,
+        license="Apache-2.0",
+        params=params,
+        tags=("text",),
+    )  # fmt: skip
+
+
+SPECS = [
+    _spec("rnn", "SimpleRNN", 648449, "Elman, Cognitive Science 14, 1990", None),
+    _spec("lstm", "LSTM", 673217, "Hochreiter & Schmidhuber, Neural Computation 9(8), 1997", None),
+    _spec("gru", "GRU", 665153, "Cho et al., EMNLP 2014", None),
+    _spec("bilstm", "LSTM", 706305, "Schuster & Paliwal, IEEE TSP 45, 1997; Conneau et al., EMNLP "
+          "2017", None, both=True),
+]  # fmt: skip
