@@ -176,8 +176,8 @@ def test_a_mask_is_an_obstacle():
     ("name", "count"), [("lstm", 2), ("bilstm", 4), ("gru", 2), ("textcnn", 3)]
 )
 def test_recurrent_kernels_are_pruned(name, count):
+    from zoo.compress import kernels
     from zoo.registry import models
-    from zoo.variants import kernels
 
     spec = models().get(name)
     model = spec.build(**{**spec.config, "shape": (5,), "vocabulary": 20})

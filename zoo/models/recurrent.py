@@ -48,6 +48,11 @@ def build(
     return keras.Model(tokens, layers.Dense(outputs, name="logits")(x), name=cell.lower())
 
 
+_CRASH = (
+    "LiteRT's calibration of recurrent loops crashes the converter; `dynamic` gives int8 weights"
+)
+
+
 def _spec(
     name: str, cell: str, params: int, source: str, target: Target | None, both: bool = False
 ) -> ModelSpec:
@@ -66,8 +71,7 @@ def _spec(
         target=target,
         published="" if target else "no figure on this data",
         train={"epochs": 5, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2},
-        skips={"int8": "LiteRT's calibration of recurrent loops crashes the converter; `dynamic` "
-                       "gives int8 weights"},
+        skips=dict.fromkeys(("int8", "int16x8"), _CRASH),
         source=source,
         license="Apache-2.0",
         params=params,
