@@ -190,7 +190,7 @@ def test_the_same_seed_plays_the_same_coalitions():
 # --- closed forms ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "tokens"])  # of ids alone
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_every_method_gives_the_closed_form_of_a_linear_model(keras, method, outputs):
     inputs = keras.Input((6,))
@@ -339,7 +339,7 @@ def affine(keras):
         (swish, 6, "gradient", "activation silu"),
         (lstm, 8, "gradient", "LSTM"),
         (dilated, 8, "gradient", "dilated Conv1D"),
-        (embedding, 6, "exact", "token ids"),
+        (embedding, 6, "tokens", "word vectors"),
         (None, 6, "exact", "6 players"),
         (None, 14, "permutation", "the artefact has no gradients: Shapley values by permutation"),
     ],
