@@ -744,6 +744,54 @@ def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> No
 
 @cli.command(
     epilog=_examples(
+        "zoo export latest --format saved_model",
+        "zoo export latest --variant int8 --output model.tflite",
+        "zoo export latest --format onnx --batch any",
+    )
+)
+@click.argument("run")
+@click.option("--format", default="litert", show_default=True, help="What to write.",
+              type=click.Choice(["litert", "saved_model", "onnx"]))  # fmt: skip
+@_variant
+@click.option("--batch", metavar="N|any", help="Rows a call [1 for litert, else any].")
+@_output("Where to [in the variant's folder].")
+@_runs
+@_shared
+def export(
+    run: str, format: str, variant: str, batch: str | None, output: Path | None, root: Path
+) -> None:
+    """Write RUN's model for other runtimes, and measure how far it is from the Keras model.
+
+    LiteRT takes every variant; SavedModel and ONNX those with Keras weights of their own (base, and
+    what was trained on).
+    """
+    from zoo import api
+
+    document = api.export(
+        run, format, variant=variant, batch=_rows_a_call(batch, format), output=output, root=root
+    )
+    rows = [
+        (r["variant"], r["format"], "any" if r["batch"] is None else r["batch"], _bytes(r["bytes"]),
+         "-" if r["parity"] is None else f"{r['parity']['max_abs']:.1e}", r["path"] or r["error"])
+        for r in document["results"]
+    ]  # fmt: skip
+    _emit(document, _table(("variant", "format", "batch", "size", "parity", "path"), rows))
+    _fail_on_errors(document["results"])
+
+
+def _rows_a_call(text: str | None, format: str) -> int | None:
+    if text is None:
+        return 1 if format == "litert" else None
+    if text != "any" and not (text.isdecimal() and 1 <= int(text) <= 65536):
+        raise click.BadParameter(
+            f"expected a whole number from 1 to 65536, or any; received {text!r}.",
+            param_hint="--batch",
+        )
+    return None if text == "any" else int(text)
+
+
+@cli.command(
+    epilog=_examples(
         "zoo benchmark latest --variant all",
         "zoo benchmark mlp --scenario SingleStream --seconds 10",
         "zoo benchmark quick --output results.json",

@@ -131,6 +131,20 @@ def new_folder(target: Path, replace: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replace_folder(target: Path, sign: str) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``target`` when the block ends without error.
+
+    ``target`` may exist only as a folder that holds the file ``sign``: one of the same kind.
+    """
+    if target.exists() and not (target / sign).is_file():
+        raise exists_already(target)
+    with new_folder(target) as folder:
+        yield folder
+        if target.exists():
+            shutil.rmtree(target)
+
+
 def exists_already(target: Path) -> ZooError:
     """The error for a run or a variant whose name is taken; its hint says what can be done."""
     if (target / "run.json").exists():

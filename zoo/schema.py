@@ -97,6 +97,21 @@ class VariantDocument(Bound):
     error: str | None = None
 
 
+class ExportResult(Bound):
+    """One element of ``export.json``."""
+
+    variant: str
+    format: Literal["litert", "saved_model", "onnx"]
+    batch: int | None = None  # rows a call; null for any number
+    path: str | None = (
+        None  # in the run's folder where it lies there; on stdout as it can be opened
+    )
+    bytes: int | None = None
+    sha256: str | None = None
+    parity: dict[str, Any] | None = None  # {max_abs, n, against}
+    error: str | None = None
+
+
 class MetricsDocument(Bound):
     """``metrics.json``: metrics of one variant's artefact on each split it was scored on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,9 @@ def sparsity(model: Any) -> dict[str, Any]:
     }
 
 
-def parity(session: Session, model: Any, artifact: Artifact) -> dict[str, Any]:
+def parity(
+    session: Session, model: Any, artifact: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Any]:
     """How far the artefact's outputs are from the Keras model's on validation rows."""
     rows = session.data.parts["val"][:PARITY_SAMPLES]
     x = session.encoded(rows)

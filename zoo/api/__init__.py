@@ -9,6 +9,7 @@ from zoo.api.benchmarking import benchmark, benchmark_model, benchmark_suite
 from zoo.api.catalogue import data_info, doctor, info, list_data, list_models, runs
 from zoo.api.compressing import compress
 from zoo.api.explaining import explain
+from zoo.api.exporting import export
 from zoo.api.reading import compare, evaluate, predict
 from zoo.api.training import resume, train
 
@@ -24,6 +25,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "export",
     "fairness",
     "info",
     "list_data",

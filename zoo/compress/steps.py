@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import Interrupted
-from zoo.export import FORMATS, to_litert
+from zoo.export import CALIBRATION_SAMPLES, FORMATS, to_litert
 from zoo.progress import Progress
 from zoo.spec import Step
 from zoo.tasks import get_task
@@ -35,10 +35,15 @@ class Work:
     title: str
 
     def calibration(self) -> np.ndarray:
-        """Encoded training rows for the activations' ranges: a seeded draw, float32 (n, ...)."""
-        rows = self.session.data.parts["train"]
-        drawn = np.random.default_rng(0).permutation(len(rows))[:256]
-        return self.session.encoded(np.sort(rows[drawn]))
+        """Encoded training rows for the activations' ranges."""
+        return calibration(self.session)
+
+
+def calibration(session: Session) -> np.ndarray:
+    """Encoded training rows for activations' ranges: a seeded draw, (up to 256, ...)."""
+    rows = session.data.parts["train"]
+    drawn = np.random.default_rng(0).permutation(len(rows))[:CALIBRATION_SAMPLES]
+    return session.encoded(np.sort(rows[drawn]))
 
 
 def _no_argument(text: str | None) -> dict[str, Any]:

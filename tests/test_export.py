@@ -1,0 +1,127 @@
+"""Exports: every format, every variant that can, read back by its own runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnxruntime"))
+
+
+def one(outcome):
+    code, _, error, document = outcome
+    assert code == 0, error
+    (row,) = document["results"]
+    assert row["error"] is None
+    assert row["parity"]["n"] > 0
+    return row
+
+
+def test_saved_model_answers_as_the_run_does(zoo, run_mlp):
+    from zoo.backend import tf
+    from zoo.predict import compiled
+    from zoo.run import Run, sha256_file
+    from zoo.train.session import reopen
+
+    row = one(zoo("export", run_mlp, "--format", "saved_model", "--json"))
+    assert row["batch"] is None
+    assert row["parity"]["max_abs"] < 1e-5
+    session = reopen(Run(run_mlp))
+    x = session.encoded(session.data.parts["test"])
+    expected = compiled(session.load(run_mlp / "base" / "model.weights.h5"))(x)
+    said = tf.saved_model.load(row["path"]).signatures["serving_default"](features=tf.constant(x))
+    assert np.allclose(said["output"].numpy(), expected, atol=1e-5)
+    one(zoo("export", run_mlp, "--format", "saved_model", "--json"))  # again: it is replaced
+    (stored,) = json.loads((run_mlp / "base" / "export.json").read_text())["results"]
+    assert stored["path"] == "base/model.saved_model"
+    assert stored["sha256"] == sha256_file(run_mlp / stored["path"])
+    assert stored["inputs"][0]["path"] == "base/model.tflite"
+
+
+@pytest.mark.parametrize(("batch", "name"), [("any", "model-any"), ("16", "model-16")])
+def test_litert_of_other_batches(zoo, run_cnn, batch, name):
+    from zoo.predict import Artifact
+
+    row = one(zoo("export", run_cnn, "--batch", batch, "--json"))
+    assert row["path"] == str(run_cnn / "base" / f"{name}.tflite")
+    assert row["parity"]["max_abs"] < 1e-4
+    artifact = Artifact(run_cnn / "base" / f"{name}.tflite")
+    assert artifact._input["shape_signature"][0] == (-1 if batch == "any" else 16)
+    x = np.random.default_rng(0).random((37, 12, 12, 1)).astype("float32")
+    base = Artifact(run_cnn / "base" / "model.tflite")
+    assert np.allclose(artifact(x), base(x), atol=1e-5)
+
+
+def test_a_converted_variant_goes_to_litert_alone(zoo, run_mlp, tmp_path):
+    zoo("compress", run_mlp, "int8")
+    target = tmp_path / "shipped.tflite"
+    row = one(zoo("export", run_mlp, "--variant", "int8", "--output", target, "--json"))
+    assert target.read_bytes() == (run_mlp / "int8" / "model.tflite").read_bytes()
+    assert row["path"] == str(target)
+    row = one(zoo("export", run_mlp, "--variant", "int8", "--batch", "4", "--json"))
+    assert row["parity"]["agreement"] > 0.9
+    code, _, error, _ = zoo("export", run_mlp, "--variant", "int8", "--format", "saved_model")
+    assert code == 2
+    assert "for good" in error
+    code, _, _, document = zoo(
+        "export", run_mlp, "--variant", "all", "--format", "saved_model", "--json"
+    )
+    assert code == 1
+    assert [row["error"] is None for row in document["results"]] == [True, False]
+
+
+def test_the_artefact_itself_is_left_alone(zoo, run_mlp):
+    path = run_mlp / "base" / "model.tflite"
+    before = path.stat().st_mtime_ns
+    row = one(zoo("export", run_mlp, "--json"))
+    assert row["path"] == str(path)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_wrong_usage(zoo, run_mlp, tmp_path):
+    code, _, error, _ = zoo("export", run_mlp, "--batch", "0")
+    assert code == 2
+    assert "or any" in error
+    code, _, error, _ = zoo("export", run_mlp, "--format", "tflite")
+    assert code == 2
+    (tmp_path / "mine").mkdir()
+    code, _, error, _ = zoo(
+        "export", run_mlp, "--format", "saved_model", "--output", tmp_path / "mine"
+    )
+    assert code == 2
+    assert (tmp_path / "mine").is_dir()
+    zoo("compress", run_mlp, "dynamic")
+    code, _, error, _ = zoo("export", run_mlp, "--variant", "all", "--output", tmp_path / "x")
+    assert code == 2
+    assert "--output" in error
+
+
+@pytest.mark.skipif(HAS_ONNX, reason="the extra onnx is installed")
+def test_onnx_without_its_extra_says_what_to_install(zoo, run_mlp):
+    code, _, error, _ = zoo("export", run_mlp, "--format", "onnx")
+    assert code == 2
+    assert "pip install 'glasszoo[onnx]'" in error
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="needs the extra onnx")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("batch", ["any", "1"])
+def test_onnx_is_exact(zoo, run_mlp, batch):
+    row = one(zoo("export", run_mlp, "--format", "onnx", "--batch", batch, "--json"))
+    assert row["parity"]["max_abs"] < 1e-5
+
+
+def test_a_conversion_that_fails_says_so(monkeypatch):
+    """LSTMs of any batch size need operations that LiteRT lacks."""
+    from zoo.backend import keras
+    from zoo.errors import ZooError
+    from zoo.export import to_litert
+
+    inputs = keras.Input((6, 3))
+    model = keras.Model(inputs, keras.layers.LSTM(4)(inputs), name="recurrent")
+    assert len(to_litert(model)) > 1000
+    with pytest.raises(ZooError, match="recurrent could not be converted"):
+        to_litert(model, batch=None)
