@@ -21,7 +21,7 @@ HOMES = {
 _LEAVES = {"errors", "jsontext", "quiet", "environment", "metrics", "spec"}
 _FACTS = _LEAVES | {"tasks", "predictions", "progress", "schema", "backend"}
 _STORE = _FACTS | {"run", "registry"}
-_WORK = _STORE | {"data", "predict", "export"}
+_WORK = _STORE | {"data", "predict", "export", "kernels"}
 LAYERS: dict[str, set[str]] = {
     **{leaf: set() for leaf in _LEAVES},
     "tasks": {"errors", "metrics"},
@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "gates": {"errors", "run"},
     "data": _STORE,
     "export": _FACTS,
+    "kernels": {"backend"},
     "predict": _STORE | {"data"},
     "train": _WORK,
     "variants": _WORK | {"train"},

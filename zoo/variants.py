@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.compress.weights import kernels
+from zoo.kernels import kernels
 from zoo.metrics import intervals
 from zoo.predict import Artifact, compiled, point_metrics, to_predictions
 from zoo.predictions import Predictions

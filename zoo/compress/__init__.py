@@ -27,7 +27,7 @@ _HOMES = {
     "prune": "zoo.compress.pruning",
     "keep_zeros": "zoo.compress.pruning",
     "Pruner": "zoo.compress.pruning",
-    "kernels": "zoo.compress.weights",
+    "kernels": "zoo.kernels",
     "cluster": "zoo.compress.clustering",
     "keep_clusters": "zoo.compress.clustering",
     "quantize_aware": "zoo.compress.quantizing",

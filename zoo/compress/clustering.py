@@ -18,7 +18,7 @@ import numpy as np
 from zoo.compress.mot import mot
 from zoo.compress.overrides import Attached, override, reading, restore
 from zoo.compress.pruning import Masks
-from zoo.compress.weights import Kernel, kernels
+from zoo.kernels import Kernel, kernels
 
 #: name -> TF-MOT's way to choose the first centroids.
 INITIAL = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from zoo.compress.mot import mot
 from zoo.compress.overrides import Attached
-from zoo.compress.weights import Kernel, kernels
+from zoo.kernels import Kernel, kernels
 
 SCHEDULES = ("polynomial", "constant")
 
@@ -265,7 +265,7 @@ def keep_zeros(model: Any) -> Masks:
     :func:`~zoo.compress.cluster`. Returns the handle, a context manager.
     """
     from zoo.backend import tf
-    from zoo.compress.weights import all_kernels
+    from zoo.kernels import all_kernels
 
     masks = Masks(all_kernels(model))
     masks.apply(

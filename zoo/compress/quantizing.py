@@ -20,7 +20,7 @@ import numpy as np
 
 from zoo.compress.mot import mot
 from zoo.compress.overrides import Attached, override, reading, restore
-from zoo.compress.weights import Kernel, all_kernels, flat_layers
+from zoo.kernels import Kernel, all_kernels, flat_layers
 
 #: Layers whose outputs are tensors that LiteRT stores in 8 bits. Others hand on what they got
 #: (flattening, maxima, dropout) or live inside a loop (recurrent cells).
