@@ -110,7 +110,7 @@ WRONG = [
     ("train OK --seed 4294967296", "usage", "4294967296"),
     ("train OK --split-seed -1", "usage", "-1"),
     ("train OK --cpus 0", "usage", "0"),
-    ("train OK --strategy mirrored", "usage", "'single'"),
+    ("train OK --strategy mirrord", "unknown_strategy", "Did you mean mirrored"),
     ("train OK --set learning_rate=nan", "bad_input", "above 0"),
     ("train OK --set learning_rate=0", "bad_input", "above 0"),
     ("train OK --set weight_decay=nan", "bad_input", "from 0"),
@@ -153,7 +153,7 @@ WRONG = [
     ("compress mlp int8:3", "bad_recipe", "no argument"),
     ("compress mlp ''", "unknown_recipe", "zoo compress --help"),
     ("compress mlp +", "unknown_recipe", "zoo compress --help"),
-    ("compress mlp float16 itn8", "unknown_recipe", "Did you mean int8?"),
+    ("compress mlp float16 itn8", "unknown_recipe", "Did you mean int8"),
     ("compress mlp", "usage", "RECIPE"),
     ("compress mlp int8 --variant bse", "unknown_variant", "Did you mean base?"),
     ("compress mlp int8", "run_exists", "remove the folder"),  # a half-made one is in the way
@@ -168,7 +168,7 @@ WRONG = [
     ("benchmark quick --threads 2", "usage", "--threads"),
     ("audit mlq", "unknown_run", "Did you mean mlp?"),
     ("audit mlp --epochs 3", "usage", "trained already"),
-    ("audit mlp itn8", "unknown_recipe", "Did you mean int8?"),
+    ("audit mlp itn8", "unknown_recipe", "Did you mean int8"),
     ("audit mlp --gate acuracy>=0.5", "unknown_gate", "Did you mean accuracy"),
     ("audit mlp --gate accuracy", "bad_gate", "NAME<=VALUE"),
     ("audit mlp --gate accuracy>=1e999", "bad_gate", "finite"),
@@ -211,6 +211,32 @@ def test_bad_usage_is_named_and_changes_nothing(zoo, playground, line, kind, sai
     shown = err[err.index("Error: ") :]
     assert shown.count("\n") <= 4
     assert len(shown) < 2000  # one screen
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--sensitive", "sex", "--sensitive", "city"], ["sex", "city"]),
+        (["--sensitive", "sex,city", "--sensitive", '"of, both"'], ["sex", "city", "of, both"]),
+        (["--sensitive", '"sex', "--sensitive", "city"], ["sex", "city"]),
+    ],
+)
+def test_every_sensitive_option_counts(zoo, tmp_path, words, expected):
+    header, *rows = loans(tmp_path / "loans.csv").read_text(encoding="utf-8").splitlines()
+    lines = [f'{header},"of, both"', *(f"{row},{'ab'[k % 2]}" for k, row in enumerate(rows))]
+    path = tmp_path / "wide.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    done = zoo("data", "info", path, "--target", "approved", *words, "--json")
+    assert sorted(done.document["groups"]) == sorted(expected)
+    assert not set(expected) & {column["name"] for column in done.document["columns"]}
+
+
+def test_names_with_marks_are_quoted_in_suggestions(zoo, tmp_path):
+    path = loans(tmp_path / "loans.csv")
+    path.write_text(path.read_text(encoding="utf-8").replace(",approved", ",approved?", 1))
+    done = zoo("data", "info", path, "--target", "aproved", "--json")
+    assert done.error["hint"] == "Did you mean 'approved?'?"
+    assert done.error["expected"] == "one of: age, 'approved?', city, income, sex"
 
 
 def test_debug_shows_the_traceback_and_keeps_the_rest(zoo):

@@ -303,8 +303,8 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option(
         "--sensitive",
-        default="",
-        help="Attributes to judge fairness by: a,b; '\"a, b\",c' where a name has a comma.",
+        multiple=True,
+        help="Attributes to judge fairness by: a,b; '\"a, b\",c' where a name has a comma. Repeatable.",
     )
     @click.option("--positive", help="Label of the positive class; the last one otherwise.")
     @click.option("--include-sensitive", is_flag=True, help="Use the sensitive columns as inputs.")
@@ -334,12 +334,15 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return command  # fmt: skip
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _names(texts: Iterable[str]) -> tuple[str, ...]:
     """Names separated by commas; one that holds a comma stands in double quotes, as in a CSV."""
     import csv
 
-    (cells,) = csv.reader([text], skipinitialspace=True) if text.strip() else [[]]
-    return tuple(dict.fromkeys(name.strip() for name in cells if name.strip()))
+    names: dict[str, None] = {}
+    for text in texts:
+        for cells in csv.reader([text], skipinitialspace=True):
+            names.update(dict.fromkeys(name.strip() for name in cells if name.strip()))
+    return tuple(names)
 
 
 @data.command(
@@ -373,7 +376,7 @@ def data_info(name: str, fields: dict[str, Any]) -> None:
         lines.append(f"{key.replace('group_counts', 'groups'):12} {_number(value)}")
     text = "\n".join(lines)
     if document.get("columns"):
-        text += "\n\n" + _table(
+        text += "\n\ncolumns, as the training rows show them:\n" + _table(
             ("column", "kind", "input", "distinct", "missing", "why"),
             [
                 (c["name"], c["kind"], "yes" if c["used"] else "no", _number(c["distinct"]),
@@ -911,7 +914,8 @@ def explain(
 )
 @click.argument("run")
 @_variant
-@click.option("--sensitive", default="", help="Attributes to judge by: a,b; all otherwise.")
+@click.option("--sensitive", multiple=True,
+              help="Attributes to judge by: a,b; all otherwise. Repeatable.")  # fmt: skip
 @_min_cell
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100),
               help="Bootstrap resamples of the intervals.")  # fmt: skip
@@ -919,13 +923,13 @@ def explain(
 @_runs
 @_shared
 def fairness(
-    run: str, variant: str, sensitive: str, min_cell: int, resamples: int, split: str, root: Path
-) -> None:
+    run: str, variant: str, sensitive: tuple[str, ...], min_cell: int, resamples: int, split: str,
+    root: Path,
+) -> None:  # fmt: skip
     """Judge RUN by group: metrics, disparities, intervals."""
     from zoo import api
 
-    attributes = [s.strip() for s in sensitive.split(",") if s.strip()]
-    document = api.fairness(run, variant=variant, split=split, attributes=attributes,
+    document = api.fairness(run, variant=variant, split=split, attributes=_names(sensitive),
         resamples=resamples, min_cell=min_cell, root=root, progress=_progress(),
     )  # fmt: skip
     parts = []

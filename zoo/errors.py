@@ -59,14 +59,20 @@ def clip(text: str, limit: int = LINE) -> str:
     return f"{text[:head]} ... {text[len(text) - (limit - head) :]}"
 
 
+def _word(name: str) -> str:
+    """A name in a sentence: in quotes where its own commas, quotes or marks would blend in."""
+    return repr(name) if not name or set(name) & set(",\"'?!") or name != name.strip() else name
+
+
 def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None) -> ZooError:
     """An error for a name that is not in ``known``, with the nearest ones as a suggestion."""
     known = sorted(set(known))
     plain = {item.casefold(): item for item in known}
     found = difflib.get_close_matches(name[:100].casefold(), plain, n=3, cutoff=0.5)
-    close = [plain[item] for item in found]
+    close = [_word(plain[item]) for item in found]
     suggestion = f"Did you mean {' or '.join(close)}?" if close else hint
-    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
+    more = f", ... ({len(known)} in all)" if len(known) > 20 else ""
+    shown = ", ".join(map(_word, known[:20])) + more
     return ZooError(
         f"Unknown {what} {clip(repr(name), 80)}.",
         expected=f"one of: {shown or '(there are none)'}",

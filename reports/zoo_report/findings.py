@@ -190,7 +190,11 @@ class Findings:
         scale = 1.0 if metric_text(self.main).direction > 0 else abs(row.get("base") or 0.0)
         worst = row["ci_low"] if metric_text(self.main).direction > 0 else -row["ci_high"]
         if worst <= -TOLERANCE * scale:
-            return f"its {sentence_label(self.main)} may have fallen by more than the rule allows"
+            shown = interval(self.main, row["ci_low"], row["ci_high"], change=True)
+            return (
+                f"its {sentence_label(self.main)} may have fallen by more than the rule allows: "
+                f"the change is anywhere in {shown}{unit(self.main, change=True)}"
+            )
         if outcome.losses:
             return (
                 f"{plural(len(outcome.losses), 'measurable loss', 'measurable losses')} in groups"

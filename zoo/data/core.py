@@ -467,8 +467,9 @@ def make_groups(
     if len(rare) and not is_label:
         if request.rare_groups == "error":
             shown = ", ".join(repr(str(name)) for name in rare[:5])
+            more = f", ... ({len(rare):,} in all)" if len(rare) > 5 else ""
             raise ZooError(
-                f"The attribute {attribute!r} has {len(rare)} group(s) of a single row: {shown}.",
+                f"In {attribute!r} there are groups of a single row: {shown}{more}.",
                 expected="at least 2 rows in every group, and better 100",
                 received="1 row",
                 hint="One row gives no interval and points at a person. Correct the data, or pass "
@@ -476,7 +477,7 @@ def make_groups(
                 kind="rare_group",
             )
         names = np.where(np.isin(names, rare), OTHER, names)
-        notes.append(f"{len(rare)} group(s) of {attribute!r} with a single row became {OTHER!r}")
+        notes.append(f"groups of {attribute!r} with a single row ({len(rare)}) became {OTHER!r}")
     groups = len(found) - len(rare)
     if groups > MAX_GROUPS and not is_label:
         raise ZooError(

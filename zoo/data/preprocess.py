@@ -141,7 +141,7 @@ def _kind_of_numbers(
         return "row number", "counts the rows of the file", more
     if stray:
         shown = ", ".join(repr(cell[:20]) for cell in list(stray)[:3])
-        why = f"numbers; {sum(stray.values()):,} cell(s) count as missing: {shown}"
+        why = f"numbers; stray cells ({sum(stray.values()):,}) count as missing: {shown}"
         return "numeric", why, more
     return "numeric", "numbers", more
 
