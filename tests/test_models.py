@@ -165,3 +165,57 @@ def test_pictures_are_prepared_as_the_published_weights_want_them(name):
     x = np.random.default_rng(0).random((2, 8, 8, 3)).astype("float32")
     expected = getattr(keras.applications, module).preprocess_input(x * 255)
     assert np.allclose(np.asarray(APPLICATIONS[name].prepare(x)), expected, atol=1e-3)
+
+
+def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
+    import numpy as np
+    from conftest import bars
+
+    from zoo.backend import keras
+    from zoo.data.core import Request
+    from zoo.train.session import prepare
+
+    theirs = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    path = tmp_path / "notop.weights.h5"
+    theirs.save_weights(path)
+    session = prepare(
+        models().get("mobilenet_v2"),
+        Request(data=str(bars(tmp_path / "bars.npz"))),
+        settings={"weights": str(path)},
+        seed=0,
+        deterministic=False,
+    )
+    started = session.build()
+    name = "block_1_expand"
+    assert np.array_equal(started.get_layer(name).kernel, theirs.get_layer(name).kernel)
+    started.save_weights(tmp_path / "own.weights.h5")
+    path.unlink()
+    again = session.load(tmp_path / "own.weights.h5")
+    pairs = zip(started.get_weights(), again.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_offline_refuses_published_weights_before_reading_data():
+    from zoo.data.core import Request
+    from zoo.errors import ZooError
+    from zoo.train.session import prepare
+
+    with pytest.raises(ZooError) as raised:
+        prepare(
+            models().get("resnet50"), Request(data="mnist_5k", offline=True),
+            settings={"weights": "imagenet"}, seed=0, deterministic=False,
+        )  # fmt: skip
+    assert raised.value.kind == "offline"
+
+
+def test_a_model_without_a_target_says_so():
+    from types import SimpleNamespace
+
+    from zoo.api.training import _target
+
+    found = _target(SimpleNamespace(spec=models().get("alexnet")), {"accuracy": 1.0})
+    assert found["metric"] is None
+    assert found["hit"] is False
+    assert found["reason"] == "no target is claimed for alexnet"

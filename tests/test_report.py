@@ -481,6 +481,24 @@ def test_failed_gate():
     assert "drop failed <= 0.01 0.03" in re.sub(r"\s+", " ", " ".join(page.text))
 
 
+def test_a_model_without_a_target_is_reported_as_such(full):
+    reason = "no target is claimed for alexnet"
+    run = {
+        **full.run,
+        "result": {
+            **full.run["result"],
+            "target": {
+                "metric": None,
+                "value": None,
+                "reached": None,
+                "hit": False,
+                "reason": reason,
+            },
+        },
+    }
+    assert Findings(dataclasses.replace(full, run=run)).target() == f"Target: {reason}."
+
+
 def test_target_line(full):
     line = Findings(full).target()
     reached = full.run["result"]["target"]["reached"]
