@@ -555,6 +555,26 @@ def test_predictions_of_own_input(zoo, run_cnn, tmp_path):
     assert np.allclose(frame["p(lies)"] + frame["p(stands)"], 1)
 
 
+def test_predictions_of_a_folder_name_the_pictures(zoo, run_cnn, tmp_path):
+    import pandas as pd
+    from PIL import Image
+
+    folder, out = tmp_path / "new", tmp_path / "answers.csv"
+    (folder / "deep").mkdir(parents=True)
+    images = np.load(bars(tmp_path / "new.npz", rows=3, seed=1))["images"]
+    for name, pixels in zip(["b.png", "deep/c.png", "a.png"], images, strict=True):
+        Image.fromarray(pixels).save(folder / name)
+    assert zoo("predict", run_cnn, folder, "--output", out).code == 0
+    frame = pd.read_csv(out).set_index("file")
+    assert list(frame.index) == ["a.png", "b.png", "deep/c.png"]
+    for name in frame.index:  # each alone gets the answer that stands beside its name
+        alone = tmp_path / "alone"
+        alone.mkdir(exist_ok=True)
+        (alone / "x.png").write_bytes((folder / name).read_bytes())
+        zoo("predict", run_cnn, alone, "--output", out)
+        assert pd.read_csv(out)["p(lies)"][0] == pytest.approx(frame["p(lies)"][name], abs=1e-6)
+
+
 # -------------------------------------------------------------------------------- signals, terminal
 
 

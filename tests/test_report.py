@@ -332,6 +332,19 @@ def test_private_leaves_out_every_exemplar(full, images):
     assert "left out on request" in closed.words
 
 
+def test_pictures_of_every_method_are_shown_and_named(images):
+    variants = {
+        name: found | {"other_arrays": [found["arrays"] | {"method": np.array("sampled")}]}
+        for name, found in images.variants.items()
+    }
+    page = Page(render(altered(images, variants=variants)).html)
+    pictures = [a for a in page.all("img") if a["class"] == "pixels"]
+    assert len(pictures) == 4 * (1 + 2 * len(variants))
+    assert "base (sampled)" in page.words
+    assert "Compare only pictures by the same method." in page.words
+    assert "Compare only" not in Page(render(images).html).words
+
+
 def test_pictures_decode_to_the_input(images):
     from PIL import Image
 

@@ -1008,8 +1008,11 @@ def audit(
         private=no_exemplars, min_cell=min_cell, root=root, progress=progress,
     )  # fmt: skip
     rows = []
+    compared = {row["metric"] for row in document["deltas"]}
     for r in document["variants"]:
-        name, value = next(iter(r["metrics"].items()), ("", None))
+        # the first metric that was compared with base too, so that its change stands beside it
+        found = sorted(r["metrics"].items(), key=lambda item: item[0] not in compared)
+        name, value = next(iter(found), ("", None))
         p90 = r.get("latency_ms", {}).get("p90")
         rows.append((r["variant"], f"{name} {_number(value)}",
                      *_changes(document["deltas"], r["variant"], name), _bytes(r["bytes"]),

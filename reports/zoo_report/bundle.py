@@ -30,7 +30,8 @@ class Bundle:
 
     ``run`` is run.json. ``variants`` maps a name (base first) to ``{variant, metrics, benchmark,
     explain, fairness, arrays, log}``: the documents' contents, lists of results for the middle
-    three, ``arrays`` as in explain.npz or None. ``log`` holds the rows of log.jsonl. ``stale`` maps
+    three, ``arrays`` as in explain.npz or None, ``other_arrays`` as in each explain-METHOD.npz,
+    by other methods. ``log`` holds the rows of log.jsonl. ``stale`` maps
     a document's path to the reason why it no longer describes the files beside it. ``private``
     keeps row values, texts and pictures out of the report.
     """
@@ -78,6 +79,7 @@ def _variant(folder: Path, checker: _Checker) -> dict[str, Any]:
         "variant": checker.read(folder / "variant.json", schema.VariantDocument),
         "metrics": None,
         "arrays": _arrays(folder / "explain.npz"),
+        "other_arrays": [_arrays(path) for path in sorted(folder.glob("explain-*.npz"))],
         "log": _rows(folder / "log.jsonl"),
     }
     if (folder / "metrics.json").is_file():

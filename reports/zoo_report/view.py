@@ -716,23 +716,27 @@ class View:
         """Exemplars: the input, then what spoke for and against the answer in each variant."""
         if self.bundle.private:
             return None
-        arrays = {
-            name: found["arrays"]
+        stored = [
+            (name, arrays)
             for name, found in self.bundle.variants.items()
-            if found.get("arrays") and {"images", "dense"} <= set(found["arrays"])
-        }
-        if not arrays:
+            for arrays in [found.get("arrays"), *found.get("other_arrays", [])]
+            if arrays and {"images", "dense"} <= set(arrays)
+        ]
+        if not stored:
             return None
-        first = next(iter(arrays.values()))
-        same = {n: a for n, a in arrays.items() if np.array_equal(a["images"], first["images"])}
+        first = stored[0][1]
+        same = [(n, a) for n, a in stored if np.array_equal(a["images"], first["images"])]
+        several = len({_method(arrays) for _, arrays in same}) > 1
         rows = []
         for k, image in enumerate(first["images"]):
             truth = str(clean(str(first["truth"][k]))) if "truth" in first else ""
-            pictures = [self._attributed(name, stored, k) for name, stored in same.items()]
+            pictures = [
+                self._attributed(f"{n} ({_method(a)})" if several else n, a, k) for n, a in same
+            ]
             rows.append({"truth": truth, "input": picture.png(image), "pictures": pictures})
         return {
-            "columns": list(same),
             "rows": rows,
+            "several": several,
             "width": first["images"].shape[2],
             "height": first["images"].shape[1],
         }
@@ -1120,6 +1124,11 @@ def _facts(pairs: dict[str, Any]) -> list[tuple[str, str]]:
         for name, value in pairs.items()
         if value not in (None, "", [], {})
     ]
+
+
+def _method(arrays: dict[str, Any]) -> str:
+    """The explanation method that made some stored arrays."""
+    return clean(str(arrays.get("method", "")))
 
 
 def _used(columns: Any) -> list[Any]:

@@ -104,6 +104,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     import pandas as pd
 
     from zoo.data import preprocess
+    from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
     from zoo.predict import Artifact, unscale
     from zoo.tasks import get_task
@@ -114,6 +115,8 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     x = preprocess.apply(plan, inputs)
     y_pred, scores = get_task(data["task"]).decode(unscale(Artifact(variant.artifact)(x), plan))
     columns: dict[str, Any] = {"row": np.arange(len(x))}
+    if source.is_dir():
+        columns["file"] = picture_names(source)
     if data["classes"]:
         columns["prediction"] = [data["classes"][int(k)] for k in y_pred]
         columns |= {f"p({name})": scores[:, k] for k, name in enumerate(data["classes"])}

@@ -178,6 +178,11 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def picture_names(folder: Path) -> list[str]:
+    """The pictures below a folder as paths relative to it, in the order of :func:`read_pictures`."""
+    return [path.relative_to(folder).as_posix() for path in _pictures_in(folder)]
+
+
 def read_pictures(folder: Path, shape: Sequence[int]) -> np.ndarray:
     """All pictures below a folder, by name, brought to (height, width, 1 or 3): uint8 (n, ...)."""
     paths = _pictures_in(folder)

@@ -46,7 +46,7 @@ class Strategy:
             return None
         match = re.fullmatch(r"(single)|mirrored(?::([1-9]\d{0,2}))?", text)
         if match is None:
-            raise unknown("strategy", text, ["auto", "single", "mirrored", "mirrored:N", *REFUSED])
+            raise unknown("strategy", text, ["auto", "single", "mirrored", "mirrored:N"])
         if match[1]:
             return cls()
         return cls("mirrored", int(match[2]) if match[2] else None)
