@@ -64,6 +64,28 @@ def recipes_block() -> str:
     )  # fmt: skip
 
 
+def compression_block() -> str:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "compression.json").read_text())
+    lines = []
+    for model in rows:
+        for row in model["recipes"]:
+            if row["recipe"] == "base":
+                continue
+            lines.append(
+                [f"`{model['model']}`", f"`{row['recipe']}`", f"{row['accuracy_points']:+.2f}",
+                 f"{row['worst_group_points']:+.2f}", f"{row['bytes_ratio']:.2f}",
+                 f"{row['bytes_gzip_ratio']:.2f}", row["seeds"]]
+            )  # fmt: skip
+    machine = rows[0]
+    return (
+        table(["model", "recipe", "accuracy, points", "worst group, points", "size", "zipped size",
+               "seeds"], lines)
+        + f"\nAgainst `base` of the same seed, on the same test rows; sizes as shares of its. "
+        f"{machine['device']}, TensorFlow {machine['versions']['tensorflow']}, "
+        f"{machine['created'][:10]}; `python benchmarks/compression.py` makes it again.\n"
+    )  # fmt: skip
+
+
 def help_block() -> str:
     from click.testing import CliRunner
 
@@ -102,6 +124,7 @@ BLOCKS = {
     "models": models_block,
     "data": data_block,
     "recipes": recipes_block,
+    "compression": compression_block,
     "help": help_block,
     "targets": targets_block,
     "demo": demo_block,
