@@ -77,12 +77,17 @@ def compression_block() -> str:
                  f"{row['bytes_gzip_ratio']:.2f}", row["seeds"]]
             )  # fmt: skip
     machine = rows[0]
+    few = min(row["seeds"] for model in rows for row in model["recipes"]) < 3
+    warning = (
+        "With so few seeds a difference under a point is no finding: `zoo audit` gives the intervals.\n"
+    )
     return (
         table(["model", "recipe", "accuracy, points", "worst group, points", "size", "zipped size",
                "seeds"], lines)
         + f"\nAgainst `base` of the same seed, on the same test rows; sizes as shares of its. "
         f"{machine['device']}, TensorFlow {machine['versions']['tensorflow']}, "
         f"{machine['created'][:10]}; `python benchmarks/compression.py` makes it again.\n"
+        + (warning if few else "")
     )  # fmt: skip
 
 
