@@ -78,9 +78,7 @@ def compression_block() -> str:
             )  # fmt: skip
     machine = rows[0]
     few = min(row["seeds"] for model in rows for row in model["recipes"]) < 3
-    warning = (
-        "With so few seeds a difference under a point is no finding: `zoo audit` gives the intervals.\n"
-    )
+    warning = "With so few seeds a difference under a point is no finding: `zoo audit` gives the intervals.\n"
     return (
         table(["model", "recipe", "accuracy, points", "worst group, points", "size", "zipped size",
                "seeds"], lines)
