@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,118 @@ def test_the_command_trains_on_two_parts_of_the_cpu(tmp_path):
     assert run["engine"]["strategy"] == "mirrored:2"
     assert document["metrics"]["accuracy"] > 0.6
     assert (tmp_path / "runs" / "two" / "base" / "model.tflite").exists()
+
+
+def words(tmp_path: Path, name: str, *more: str) -> list[str]:
+    """A training without dropout, whose last batch does not divide evenly."""
+    data = tmp_path / "loans.csv"
+    if not data.exists():
+        loans(data)
+    return [sys.executable, "-m", "zoo.cli", "train", "mlp", "--data", str(data), "--target",
+            "approved", "--set", "hidden=8", "--set", "dropout=0", "--batch-size", "33", "--name",
+            name, "--runs", str(tmp_path / "runs"), "--json", *more]  # fmt: skip
+
+
+def test_two_local_workers_equal_one_process(tmp_path):
+    from zoo.train import checkpoint
+
+    one = subprocess.Popen(
+        words(tmp_path, "one", "--epochs", "2"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    done = subprocess.run(
+        words(tmp_path, "two", "--epochs", "2", "--local-workers", "2"),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"] == str(tmp_path / "runs" / "two")
+    one.communicate()
+    assert one.returncode == 0
+    # Only the chief wrote: nothing is left beside the two runs.
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"one", "two", "latest"}
+    arrays = [
+        checkpoint.newest(tmp_path / "runs" / name / "checkpoints").arrays
+        for name in ("one", "two")
+    ]
+    compared = [key for key in arrays[0] if key.startswith("model/")]
+    assert len(compared) >= 4
+    for key in compared:
+        np.testing.assert_allclose(arrays[1][key], arrays[0][key], atol=1e-5)
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children (Linux)."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_dies_ends_the_other_and_resume_goes_on(tmp_path, victim):
+    process = subprocess.Popen(
+        words(tmp_path, "two", "--epochs", "100", "--local-workers", "2"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            break
+    os.kill(children(process.pid)[victim], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"worker {victim} ended with exit code -9" in said
+    assert "Another worker of the cluster is gone" in said
+    resume = [sys.executable, "-m", "zoo.cli", "train", "--resume", str(tmp_path / "runs" / "two"),
+              "--json"]  # fmt: skip
+    alone = subprocess.run(resume, capture_output=True, text=True)
+    assert alone.returncode == 2
+    assert "--local-workers" in alone.stderr
+    process = subprocess.Popen(
+        [*resume, "--local-workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch "):
+            break
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    done = subprocess.run([*resume, "--local-workers", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after step" in done.stderr
+    assert json.loads(done.stdout)["epochs"] == 100
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+    ],
+)
+def test_a_cluster_that_is_not_described_is_said(zoo, monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    outcome = zoo("train", "mlp", "--strategy", "multiworker", "--json")
+    assert outcome.code == 2
+    assert outcome.error["kind"] == "bad_cluster"
+    assert "--local-workers" in outcome.error["hint"]
+
+
+def test_ranks_come_from_tf_config(monkeypatch):
+    from zoo.train.distribution import cluster
+
+    hosts = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    for task, rank in ((("chief", 0), 0), (("worker", 0), 1), (("worker", 1), 2)):
+        described = {"cluster": hosts, "task": dict(zip(("type", "index"), task, strict=True))}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(described))
+        assert cluster() == (3, rank)
+    described["cluster"] = {**hosts, "ps": ["d:1"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(described))
+    with pytest.raises(ZooError, match="ParameterServerStrategy"):
+        cluster()
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ def mirrored(count: int) -> Any:
     return tf.distribute.MirroredStrategy([f"CPU:{k}" for k in range(count)])
 
 
+@functools.cache
+def multiworker() -> Any:
+    """A ``MultiWorkerMirroredStrategy`` over the cluster of ``TF_CONFIG``; before any computation."""
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python, NumPy and Keras; with ``deterministic`` also forbid nondeterministic kernels."""
     keras.utils.set_random_seed(seed)

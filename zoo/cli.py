@@ -455,7 +455,8 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="Devices to train on: auto, single, mirrored (all GPUs) or mirrored:N.",
+        help="Devices to train on: auto, single, mirrored (all GPUs), mirrored:N, multiworker "
+        "(TF_CONFIG).",
     )
     @click.option(
         "--execution",
@@ -503,6 +504,8 @@ def _request(model: str, name: str | None, fields: Mapping[str, Any]) -> Any:
 @_training
 @_runs
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--local-workers", type=click.IntRange(2, 64), metavar="N",
+              help="Train in a cluster of N processes on this machine.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Resolve and check everything; write nothing.")
 @click.option("--require-target", is_flag=True, help="Exit 3 when the model's target is missed.")
 @_shared
@@ -513,6 +516,7 @@ def train(
     training: dict[str, Any],
     root: Path,
     resume: str | None,
+    local_workers: int | None,
     dry_run: bool,
     require_target: bool,
 ) -> None:
@@ -522,9 +526,16 @@ def train(
     progress = _progress()
     if (model is None) == (resume is None):
         raise click.UsageError("Expected either a MODEL to train or --resume RUN.")
+    if local_workers is not None:
+        from zoo.train.cluster import run_local
+
+        context = click.get_current_context()
+        words = context.find_root().obj
+        context.meta["stdout"].close()  # the chief prints, to where we would
+        raise SystemExit(run_local(words, local_workers, progress.say))
     if resume is not None:
         _refuse(
-            _given(but={"resume", "root", "require_target", "as_json", "debug"}),
+            _given(but={"resume", "root", "local_workers", "require_target", "as_json", "debug"}),
             "--resume takes everything from the run.",
         )
         document = api.resume(resume, root, progress)
@@ -549,6 +560,8 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _training_text(document: Mapping[str, Any]) -> str:
+    if "worker" in document:
+        return f"worker {document['worker']} of {document['workers']}: done, the chief has the run"
     if "run" not in document:  # a dry run
         data = document["data"]
         columns = _table(
@@ -1177,7 +1190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _terminable():
-            code = cli.main(args=words, prog_name="zoo", standalone_mode=False)
+            code = cli.main(args=words, prog_name="zoo", standalone_mode=False, obj=words)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +48,10 @@ def train(
     from zoo.train.session import Engine, prepare, start
 
     spec = models().get(model)
-    if name is not None and (root / check_name(name)).exists():
+    from zoo.train.distribution import Strategy, is_chief
+
+    chief = is_chief(Strategy.parse(strategy))
+    if name is not None and (root / check_name(name)).exists() and chief:
         raise ZooError(
             f"{root / name} exists already.",
             expected="a name that is not taken",
@@ -77,8 +83,9 @@ def train(
 
     set_threads(cpus)
     replicas = session.replicas()
-    run, built = start(session, root, name, replicas)
-    return _train(session, run, built, progress, False, replicas)
+    with _own_root(root, replicas) as folder:
+        run, built = start(session, folder, name, replicas)
+        return _train(session, run, built, progress, False, replicas)
 
 
 def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str, Any]:
@@ -92,7 +99,20 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
         return {**document["result"], "run": str(run.path)}
     session = reopen(run)
     replicas = session.replicas()
-    return _train(session, run, session.build(replicas), progress, True, replicas)
+    with _own_root(run.path.parent, replicas) as folder:
+        if folder != run.path.parent:
+            run = Run(Path(shutil.copytree(run.path, folder / run.name)))
+        return _train(session, run, session.build(replicas), progress, True, replicas)
+
+
+@contextlib.contextmanager
+def _own_root(root: Path, replicas: Replicas | None) -> Iterator[Path]:
+    """Where this process may write its run: workers other than the chief in a folder that goes."""
+    if replicas is None or replicas.chief:
+        yield root
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _train(
@@ -116,6 +136,9 @@ def _train(
             f"in epoch {fitted.epochs + 1}; a checkpoint holds it.",
             hint=f"Go on with: zoo train --resume {run.path}",
         )
+    if replicas is not None and not replicas.chief:
+        replicas.agreed(None)  # the cluster stays whole until the chief has written the run
+        return {"worker": replicas.rank, "workers": replicas.workers, "epochs": fitted.epochs}
     progress.say(f"{run.name}: writing the variant base")
     if replicas is not None:  # what is shipped is a model of one device
         weights, model = model.get_weights(), session.build()
@@ -146,6 +169,8 @@ def _train(
     }
     run.update(status="done", result=result, progress={"epochs": fitted.epochs})
     point_latest(run.path.parent, run.name)
+    if replicas is not None:
+        replicas.agreed(None)
     return {**result, "run": str(run.path)}
 
 

@@ -9,7 +9,10 @@ full batches only, on one device as on many: filled rows would enter the statist
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,35 +23,38 @@ from zoo.errors import ZooError, unknown
 REFUSED = {
     "parameter_server": "Keras 3 does not support ParameterServerStrategy: its optimizers can't "
     "update variables that are spread over servers.",
-    "multiworker": "Training on several machines is not served yet.",
     "tpu": "TPUs are not served yet: nothing here was ever run on one.",
 }
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """``--strategy``: ``kind`` is ``single`` or ``mirrored``; ``devices`` None means all GPUs."""
+    """``--strategy``: ``kind`` is ``single``, ``mirrored`` or ``multiworker``.
+
+    ``devices`` is for ``mirrored``: None means all GPUs.
+    """
 
     kind: str = "single"
     devices: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Strategy | None:
-        """``auto`` (None), ``single``, ``mirrored`` or ``mirrored:N``."""
+        """``auto`` (None), ``single``, ``mirrored``, ``mirrored:N`` or ``multiworker``."""
         if text in REFUSED or text.replace("-", "_") in REFUSED:
             raise ZooError(
                 REFUSED[text.replace("-", "_")],
-                expected="--strategy auto, single, mirrored or mirrored:N",
+                expected="--strategy auto, single, mirrored, mirrored:N or multiworker",
                 received=text,
                 kind="unsupported_strategy",
             )
         if text == "auto":
             return None
-        match = re.fullmatch(r"(single)|mirrored(?::([1-9]\d{0,2}))?", text)
+        match = re.fullmatch(r"(single|multiworker)|mirrored(?::([1-9]\d{0,2}))?", text)
         if match is None:
-            raise unknown("strategy", text, ["auto", "single", "mirrored", "mirrored:N"])
+            known = ["auto", "single", "mirrored", "mirrored:N", "multiworker"]
+            raise unknown("strategy", text, known)
         if match[1]:
-            return cls()
+            return cls(match[1])
         return cls("mirrored", int(match[2]) if match[2] else None)
 
 
@@ -56,12 +62,46 @@ class Replicas:
     """The devices, and how a training step runs on all of them.
 
     ``strategy`` is a ``tf.distribute`` strategy. Make one a process: several of them break the
-    collectives of a CPU.
+    collectives of a CPU. ``workers`` processes take part, this one being number ``rank``; number 0
+    is the chief, the only one that writes.
     """
 
-    def __init__(self, strategy: Any) -> None:
-        self.strategy = strategy
+    def __init__(self, strategy: Any, workers: int = 1, rank: int = 0) -> None:
+        self.strategy, self.workers, self.rank = strategy, workers, rank
         self.count: int = strategy.num_replicas_in_sync
+        self._sum: Any = None
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes the run."""
+        return self.rank == 0
+
+    def total(self, values: list[float]) -> list[float]:
+        """The sums of some numbers over the workers; all of them must ask at the same time."""
+        if self.workers == 1:
+            return values
+        from zoo.backend import tf
+
+        if self._sum is None:
+
+            @tf.function
+            def over_workers(mine: Any) -> Any:
+                found = self.strategy.run(tf.identity, args=(mine,))
+                return self.strategy.reduce(tf.distribute.ReduceOp.SUM, found, axis=None)
+
+            self._sum = over_workers
+        each = self.count // self.workers  # every replica of a worker adds the same
+        return [float(v) / each for v in self._sum(tf.constant(values, tf.float64))]
+
+    def agreed(self, received: int | None) -> int | None:
+        """The signal that any worker received: they must stop at the same step."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        sums = self.total([float(received == number) for number in numbers])
+        return next((n for n, count in zip(numbers, sums, strict=True) if count), None)
+
+    def of_chief(self, value: float) -> float:
+        """The chief's value: what is decided by it is decided alike on all workers."""
+        return self.total([value if self.chief else 0.0])[0]
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Models, optimizers and metrics are made in here."""
@@ -110,19 +150,55 @@ class Replicas:
         return step
 
 
+def cluster() -> tuple[int, int]:
+    """``(workers, rank of this process)`` from ``TF_CONFIG``, as Kubeflow and Vertex set it.
+
+    Raises :class:`ZooError` where it is missing, damaged or has parameter servers.
+    """
+    hint = "--local-workers 2 starts a cluster of two processes on this machine."
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        tasks = {kind: list(hosts) for kind, hosts in config["cluster"].items()}
+        kind, index = config["task"]["type"], int(config["task"]["index"])
+        order = [(name, k) for name in ("chief", "worker") for k in range(len(tasks.get(name, ())))]
+        if "ps" in tasks:
+            raise ZooError(REFUSED["parameter_server"], received="TF_CONFIG with ps tasks",
+                           expected="chief and worker tasks", hint=hint,
+                           kind="unsupported_strategy")  # fmt: skip
+        return len(order), order.index((kind, index))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZooError(
+            "--strategy multiworker needs to know its cluster.",
+            expected='TF_CONFIG={"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
+            '"worker", "index": 0}}, with another index on each machine',
+            received=f"TF_CONFIG={text}" if text else "no TF_CONFIG",
+            hint=hint,
+            kind="bad_cluster",
+        ) from error
+
+
+def is_chief(strategy: Strategy | None) -> bool:
+    """Whether this process writes the run; known before TensorFlow is."""
+    return strategy is None or strategy.kind != "multiworker" or cluster()[1] == 0
+
+
 def open_replicas(strategy: Strategy | None) -> Replicas | None:
     """The devices that a strategy means; None for one device.
 
     Must come before TensorFlow computes anything, since ``mirrored:N`` on a machine without GPUs
     divides its CPU. Raises :class:`ZooError` when there are too few devices.
     """
-    from zoo.backend import gpus, mirrored
+    from zoo.backend import gpus, mirrored, multiworker
 
     found = gpus()
     if strategy is None:
         strategy = Strategy("mirrored" if len(found) > 1 else "single")
     if strategy.kind == "single":
         return None
+    if strategy.kind == "multiworker":
+        workers, rank = cluster()
+        return Replicas(multiworker(), workers, rank)
     if strategy.devices is None and len(found) < 2:
         raise ZooError(
             "There are not several devices to train on.",

@@ -182,6 +182,7 @@ class _Training:
         self.anchor: tuple[int, dict[str, np.ndarray]] | None = None
         self.step: Step
         self.execution: Execution
+        self.stop: int | None = None  # the signal that ends the training
         self.timed_steps, self.timed_seconds, self.warm = 0, 0.0, False
         self.clock = 0.0  # when the training would have begun, had it not been interrupted
 
@@ -203,13 +204,13 @@ class _Training:
             self.anchor = (self.place.step, checkpoint.state_of(self.model))
             self.progress.start(title, self.total, self.place.step)
             try:
-                while not (self.finished() or signals.received):
+                while not (self.finished() or self.stop):
                     self.epoch(signals)
             finally:
                 self.progress.stop()
                 self.watchers.on_train_end()
         self.place.seconds = time.perf_counter() - self.clock
-        if signals.received is None and self.options.keep == "best" and self.best_weights:
+        if self.stop is None and self.options.keep == "best" and self.best_weights:
             for variable, value in zip(self.model.weights, self.best_weights, strict=True):
                 variable.assign(value)
         rate = self.timed_steps / self.timed_seconds if self.timed_seconds > 0 else None
@@ -222,7 +223,7 @@ class _Training:
             samples_per_second=None if rate is None else rate * rows / self.feed.steps,
             execution=str(self.execution),
             best=self.place.best,
-            interrupted=signals.received,
+            interrupted=self.stop,
             dropped=self.feed.dropped,
         )
 
@@ -312,11 +313,11 @@ class _Training:
             loss = self.call(iterator, end - place.step)
             self.watchers.on_train_batch_end(place.step, {"loss": loss})
             self.progress.advance(place.step, f"epoch {epoch + 1} loss {loss:.4f}")
-            stopping = signals.received is not None
+            self.stop = self.agreed(signals)
             due = self.every > 0 and place.step % self.every == 0
-            if place.step < end and (stopping or due):
+            if place.step < end and (self.stop or due):
                 self.save()
-                if stopping:
+                if self.stop:
                     return
         row = {
             "epoch": epoch + 1,
@@ -326,6 +327,8 @@ class _Training:
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.perf_counter() - began,
         }
+        if self.replicas is not None:
+            row["val_loss"] = self.replicas.of_chief(row["val_loss"])
         self.watchers.on_epoch_end(epoch, row)
         self.on_epoch(row)
         if row["val_loss"] < place.best["val_loss"]:
@@ -334,6 +337,7 @@ class _Training:
         else:
             place.waited += 1
         self.save()
+        self.stop = self.agreed(signals)
         if not self.progress.terminal:
             shown = " ".join(
                 f"{name} {value:.4f}"
@@ -343,6 +347,11 @@ class _Training:
             self.progress.say(
                 f"epoch {epoch + 1}/{self.options.epochs} {shown} {row['seconds']:.1f}s"
             )
+
+    def agreed(self, signals: _Signals) -> int | None:
+        """The signal to stop for; workers of a cluster stop at the same step."""
+        received = signals.received
+        return received if self.replicas is None else self.replicas.agreed(received)
 
     def call(self, iterator: Any, left: int) -> float:
         """One call of the compiled function; the epoch's mean loss so far."""

@@ -386,6 +386,8 @@ def train(
 
     ``replicas`` are the devices that the model was built on.
     """
+    from zoo.backend import tf
+
     run.update(status="training", replicas=1 if replicas is None else replicas.count)
     rows = session.samples("train")
     progress.say(
@@ -415,6 +417,19 @@ def train(
             resume=resume,
             title=run.name,
         )
+    except tf.errors.OpError as error:
+        if replicas is None or replicas.workers == 1:
+            run.update(status="failed")
+            raise
+        run.update(status="interrupted")
+        raise ZooError(
+            "Another worker of the cluster is gone, and the training can't go on without it.",
+            expected=f"{replicas.workers} workers",
+            received=" ".join(error.message.split("\n")[0].split())[-200:],
+            hint="Start all of them again with --resume; the last checkpoint is kept.",
+            kind="worker_lost",
+            exit_code=FAILURE,
+        ) from error
     except OSError as error:
         with contextlib.suppress(OSError):  # the disk may be too full to say so
             run.update(status="failed")
