@@ -527,12 +527,10 @@ def train(
     if (model is None) == (resume is None):
         raise click.UsageError("Expected either a MODEL to train or --resume RUN.")
     if local_workers is not None:
-        from zoo.train.cluster import run_local
-
         context = click.get_current_context()
         words = context.find_root().obj
         context.meta["stdout"].close()  # the chief prints, to where we would
-        raise SystemExit(run_local(words, local_workers, progress.say))
+        raise SystemExit(api.train_cluster(words, local_workers, progress))
     if resume is not None:
         _refuse(
             _given(but={"resume", "root", "local_workers", "require_target", "as_json", "debug"}),

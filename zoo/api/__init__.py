@@ -11,7 +11,7 @@ from zoo.api.compressing import compress
 from zoo.api.explaining import explain
 from zoo.api.exporting import export
 from zoo.api.reading import compare, evaluate, predict
-from zoo.api.training import resume, train
+from zoo.api.training import resume, train, train_cluster
 
 __all__ = [
     "DEFAULT_RECIPES",
@@ -35,4 +35,5 @@ __all__ = [
     "resume",
     "runs",
     "train",
+    "train_cluster",
 ]

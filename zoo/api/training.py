@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,13 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
         if folder != run.path.parent:
             run = Run(Path(shutil.copytree(run.path, folder / run.name)))
         return _train(session, run, session.build(replicas), progress, True, replicas)
+
+
+def train_cluster(words: Sequence[str], workers: int, progress: Progress = QUIET) -> int:
+    """Run the command ``zoo`` with ``words`` as a cluster of processes here; its exit code."""
+    from zoo.train.cluster import run_local
+
+    return run_local(words, workers, progress.say)
 
 
 @contextlib.contextmanager
