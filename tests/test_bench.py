@@ -262,7 +262,7 @@ def test_rows_hold_what_the_schema_promises(artefacts, tmp_path):
         BenchmarkResult.model_validate({**row, "run": None, "model": "m", "variant": "base"})
         assert row["error"] is None
         assert row["valid"] is True
-        assert row["reason"] == SHORT.format(0.3)
+        assert row["reason"].startswith(SHORT.format(0.3))
         assert row["runtime"] == "litert"
         assert row["bytes"] == path.stat().st_size
         assert row["bytes_gzip"] == len(gzip.compress(path.read_bytes(), mtime=0))

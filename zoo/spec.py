@@ -61,6 +61,7 @@ class ModelSpec:
             "params": self.params,
             "data": self.data,
             "target": asdict(self.target) if self.target else None,
+            "target_reason": None if self.target else "not trained here at its published size",
             "published": self.published,
             "source": self.source,
             "license": self.license,

@@ -197,6 +197,8 @@ def _read(log: dict[str, Any], scenario: str, planned: float, batch: int) -> dic
         reasons.append(
             f"short run: {planned:.3g} s of the {OFFICIAL_SECONDS:g} s an official result needs"
         )
+    if offline:
+        reasons.append("no latencies: Offline sends all samples as one query")
     return {
         "scenario": scenario,
         "batch": batch,
