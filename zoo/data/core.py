@@ -248,7 +248,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
     }
     kind = table.kind
     columns = describe_columns(x, parts["train"]) if kind == "tabular" else []
-    column = only_text(columns)
+    column = only_text(columns, x)
     if column is not None:
         kind, x = "text", x[column["name"]].fillna("").astype(str).to_numpy(dtype=str)
         columns = [{**column, "used": True, "why": "free text, the only input"}]
@@ -281,10 +281,17 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
     )
 
 
-def only_text(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
+#: Cells of free text have at least so many words on average; names and codes have fewer.
+LEAST_WORDS = 3
+
+
+def only_text(columns: list[dict[str, Any]], frame: Any) -> dict[str, Any] | None:
     """The column of free text where it is the only one with anything to learn from, or None."""
     free = [column for column in columns if column["kind"] == "text"]
-    return free[0] if len(free) == 1 and not any(column["used"] for column in columns) else None
+    if len(free) != 1 or any(column["used"] for column in columns):
+        return None
+    cells = frame[free[0]["name"]].dropna().astype(str)
+    return free[0] if cells.str.split().str.len().mean() >= LEAST_WORDS else None
 
 
 def _named(available: Mapping[str, Any], name: str) -> Any:
