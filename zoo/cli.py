@@ -774,7 +774,7 @@ def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> No
 def export(
     run: str, format: str, variant: str, batch: str | None, output: Path | None, root: Path
 ) -> None:
-    """Write RUN's model for other runtimes, and measure how far it is from the Keras model.
+    """Write RUN's model for another runtime, with its parity.
 
     LiteRT takes every variant; SavedModel and ONNX those with Keras weights of their own (base, and
     what was trained on).
