@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from zoo.data import text
+from zoo.data import preprocess, text
 from zoo.errors import ZooError
 
 
@@ -74,7 +74,7 @@ def test_free_text_as_the_only_input_is_text_data(tmp_path, name):
     assert data.classes == ("no", "yes")
     assert set(data.groups["source"]) == {"web", "paper"}
     assert any("free text" in note for note in data.notes)
-    plan = text.fit(data, {})
+    plan = preprocess.fit(data, {})
     assert plan["column"] == "review"
     assert {"wonderful", "dreadful"} < set(plan["words"])
     assert not any(word.startswith("n1") for word in plan["words"])  # each in a single row
@@ -89,10 +89,10 @@ def test_text_beside_other_inputs_stays_a_table(tmp_path):
 def test_the_vocabulary_is_of_the_training_rows(tmp_path):
     data = opened(reviews(tmp_path / "reviews.csv"))
     data.x[data.parts["test"]] = "unseen unseen words"
-    assert "unseen" not in text.fit(data, {})["words"]
+    assert "unseen" not in preprocess.fit(data, {})["words"]
     data.x[:] = [f"w{k}" for k in range(len(data.x))]
     with pytest.raises(ZooError, match="share no word"):
-        text.fit(data, {})
+        preprocess.fit(data, {})
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def to_predictions(
         y_pred=y_pred.astype(y_true.dtype),
         scores=scores,
         classes=data.classes,
-        groups={name: values[rows] for name, values in data.groups.items()},
+        groups={name: np.asarray(v[rows]).astype(np.str_) for name, v in data.groups.items()},
         split=split,
     )
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from zoo.data.preprocess import (
+    FIT_ROWS,
     MISSING,
     OTHER,
     codes_and_texts,
     describe_columns,
+    fit_rows,
     is_number_type,
-    texts,
 )
 from zoo.errors import ZooError, unknown
 from zoo.tasks import get_task
@@ -77,7 +78,8 @@ class Table:
     """All rows of a data set, in file order.
 
     ``x`` is a pandas frame of input columns (``kind`` "tabular"), uint8 (n, height, width,
-    channels) images, or a list of texts or a float array of a series; ``y`` holds raw labels (n,)
+    channels) images, or a list of texts or a float array of a series; where it is large, its
+    counterpart of :mod:`zoo.data.shards`, on disk in the folder ``cache``. ``y`` holds raw labels (n,)
     or None for data to predict on; ``groups`` maps an attribute to raw values (n,);
     ``label_groups`` are those that are the label itself; ``split`` holds raw split names (n,).
     """
@@ -94,6 +96,7 @@ class Table:
     license: str = "unknown (own data)"
     source: str = "own data"
     notes: list[str] = field(default_factory=list)
+    cache: Path | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -104,7 +107,9 @@ class Data:
     """A data set ready for use: inputs and labels in file order, and the rows of each split.
 
     ``y`` is int64 (n,) class indices into ``classes``, or float64 (n,) for regression. ``parts``
-    maps "train", "val" and "test" to int64 row ids. ``groups`` maps an attribute to strings (n,).
+    maps "train", "val" and "test" to int64 row ids. ``groups`` maps an attribute to a pandas
+    ``Categorical`` of strings (n,): an array of strings to look at, a few bytes a row to hold.
+    ``cache`` is the folder that large data were converted into, None for what is in memory.
     """
 
     name: str
@@ -114,7 +119,7 @@ class Data:
     y: np.ndarray
     classes: tuple[str, ...]
     positive: str | None
-    groups: dict[str, np.ndarray]
+    groups: dict[str, Any]
     label_groups: tuple[str, ...]
     parts: dict[str, np.ndarray]
     sha256: str
@@ -123,10 +128,11 @@ class Data:
     columns: list[dict[str, Any]]
     notes: list[str]
     target: str
+    cache: Path | None = None
 
     def take(self, rows: np.ndarray) -> Any:
         """The inputs of some rows, in the loader's form."""
-        return self.x.iloc[rows] if hasattr(self.x, "iloc") else self.x[rows]
+        return take_rows(self.x, rows)
 
     def describe(self) -> dict[str, Any]:
         """The facts that ``run.json`` keeps and ``zoo data info`` shows."""
@@ -141,9 +147,9 @@ class Data:
             "class_counts": [int((self.y == k).sum()) for k in range(len(self.classes))],
             "positive": self.positive,
             "groups": {
-                name: {
-                    str(value): int(count) for value, count in zip(*_counts(values), strict=True)
-                }
+                name: dict(
+                    zip(map(str, values.categories), np.bincount(values.codes).tolist(), strict=True)
+                )
                 for name, values in self.groups.items()
             },
             "label_groups": list(self.label_groups),
@@ -156,8 +162,26 @@ class Data:
         }
 
 
-def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.unique(values, return_counts=True)
+def take_rows(x: Any, rows: np.ndarray) -> Any:
+    """Some rows of inputs: a frame, texts or pictures, in memory or on disk."""
+    return x.take(rows) if hasattr(x, "columns") else x[rows]
+
+
+def texts_of(frame: Any, column: str) -> Any:
+    """A column as texts (n,), empty where they are missing; on disk where the frame is."""
+    if hasattr(frame, "texts"):
+        return frame.texts(column)
+    return frame[column].fillna("").astype(str).to_numpy(dtype=str)
+
+
+def categorical(codes: np.ndarray, names: Any) -> Any:
+    """Codes (n,) into names as a ``Categorical``: sorted categories, those that occur."""
+    import pandas as pd
+
+    found, place = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)
+    codes = place[codes]
+    occurs = np.bincount(codes, minlength=len(found)) > 0
+    return pd.Categorical.from_codes((np.cumsum(occurs) - 1)[codes], categories=found[occurs])
 
 
 def load_table(request: Request, sha256: str | None = None) -> tuple[str, Table]:
@@ -236,7 +260,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
     label_groups = tuple(g for g in label_groups if g in raw_groups)
     if not raw_groups:
         attribute = "class" if classes else f"{table.target} band"
-        raw_groups = {attribute: np.array(classes)[y] if classes else y}
+        raw_groups = {attribute: categorical(y, classes) if classes else y}
         label_groups = (attribute,)
         notes.append(f"no sensitive attribute was given: groups are the label's ({attribute})")
     parts = split_rows(table, request, y, classes, raw_groups, notes)
@@ -250,7 +274,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
     columns = describe_columns(x, parts["train"]) if kind == "tabular" else []
     column = only_text(columns, x)
     if column is not None:
-        kind, x = "text", x[column["name"]].fillna("").astype(str).to_numpy(dtype=str)
+        kind, x = "text", texts_of(x, column["name"])
         columns = [{**column, "used": True, "why": "free text, the only input"}]
         notes.append(f"the column {column['name']!r} is free text and the only input")
     if kind == "tabular" and not any(column["used"] for column in columns):
@@ -278,6 +302,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
         columns=columns,
         notes=notes,
         target=table.target,
+        cache=table.cache,
     )
 
 
@@ -290,6 +315,8 @@ def only_text(columns: list[dict[str, Any]], frame: Any) -> dict[str, Any] | Non
     free = [column for column in columns if column["kind"] == "text"]
     if len(free) != 1 or any(column["used"] for column in columns):
         return None
+    if len(frame) > FIT_ROWS:
+        frame = frame.take(fit_rows(np.arange(len(frame))))
     cells = frame[free[0]["name"]].dropna().astype(str)
     return free[0] if cells.str.split().str.len().mean() >= LEAST_WORDS else None
 
@@ -313,13 +340,17 @@ def take_sensitive(table: Table, request: Request) -> tuple[Any, dict[str, Any]]
     groups = dict(table.groups)
     x = table.x
     if request.sensitive:
-        available = {**{str(column): x[column] for column in x.columns}, **groups}
-        chosen = {name: _named(available, name) for name in request.sensitive}
+        available = {**{str(column): None for column in x.columns}, **groups}
+        chosen = {}
+        for name in request.sensitive:
+            declared = _named(available, name)
+            chosen[name] = x[name] if declared is None else declared
         if not request.include_sensitive:
             x = x.drop(columns=[name for name in chosen if name in x and name not in groups])
         groups = chosen
-    if request.include_sensitive:
-        x = x.assign(**{name: values for name, values in groups.items() if name not in x})
+    added = {name: values for name, values in groups.items() if name not in x}
+    if request.include_sensitive and added:
+        x = x.assign(**added)
     return x, groups
 
 
@@ -457,8 +488,8 @@ def make_groups(
     request: Request,
     is_label: bool,
     notes: list[str],
-) -> np.ndarray:
-    """Group names (n,) of an attribute: numbers with more than 10 values become bands.
+) -> Any:
+    """The groups (n,) of an attribute, a ``Categorical``: numbers with more than 10 values become bands.
 
     The bands' limits are the quartiles of the training rows. A missing value is ``(missing)``.
     """
@@ -466,11 +497,14 @@ def make_groups(
 
     series = pd.Series(values).reset_index(drop=True)
     if is_number_type(series) and series.nunique() > MAX_UNBANDED:
-        names = _bands(attribute, series.to_numpy(np.float64, na_value=np.nan), train, notes)
+        codes, names = _bands(
+            attribute, series.to_numpy(np.float64, na_value=np.nan), train, notes
+        )
     else:
-        names = texts(series).astype(np.str_)
-    found, counts = _counts(names)
-    rare = found[counts == 1]
+        codes, names = codes_and_texts(series)
+    found = categorical(codes, names)
+    counts = np.bincount(found.codes)
+    rare = found.categories[counts == 1]
     if len(rare) and not is_label:
         if request.rare_groups == "error":
             shown = ", ".join(repr(str(name)) for name in rare[:5])
@@ -483,9 +517,10 @@ def make_groups(
                 "--rare-groups merge to put such rows into the group '(other)'.",
                 kind="rare_group",
             )
-        names = np.where(np.isin(names, rare), OTHER, names)
+        merged = [OTHER if name in rare else name for name in found.categories]
         notes.append(f"groups of {attribute!r} with a single row ({len(rare)}) became {OTHER!r}")
-    groups = len(found) - len(rare)
+        found = categorical(found.codes, merged)
+    groups = len(counts) - len(rare)
     if groups > MAX_GROUPS and not is_label:
         raise ZooError(
             f"The attribute {attribute!r} has too many groups.",
@@ -494,13 +529,15 @@ def make_groups(
             hint="Choose another --sensitive column, or put its values into fewer groups.",
             kind="too_many_groups",
         )
-    if len(found) == 1:
+    if len(counts) == 1:
         notes.append(f"the attribute {attribute!r} has a single group: nothing to compare")
-    return names
+    return found
 
 
-def _bands(attribute: str, known: np.ndarray, train: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Bands of float64 (n,), as strings (n,), limited by the quartiles of the training rows.
+def _bands(
+    attribute: str, known: np.ndarray, train: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Bands of float64 (n,), as codes and names, limited by the quartiles of the training rows.
 
     The limits are rounded to as few digits as keep them apart, so that they are what they say.
     """
@@ -515,8 +552,8 @@ def _bands(attribute: str, known: np.ndarray, train: np.ndarray, notes: list[str
     labels += [f"{low} to < {high}" for low, high in itertools.pairwise(shown)]
     labels += [f">= {shown[-1]}"]
     notes.append(f"group {attribute!r} is banded at the training quartiles: {', '.join(shown)}")
-    names = np.array(labels)[np.searchsorted(edges, known, side="right")]
-    return np.where(np.isnan(known), MISSING, names).astype(np.str_)
+    band = np.searchsorted(edges, known, side="right")
+    return np.where(np.isnan(known), len(labels), band), [*labels, MISSING]
 
 
 def _plain(number: str) -> str:
@@ -589,7 +626,7 @@ def _strata(y: np.ndarray, classes: tuple[str, ...], groups: Mapping[str, Any]) 
         if is_number_type(series) and series.nunique() > MAX_UNBANDED:
             keys[f"group {name}"] = _quarter(series.to_numpy(np.float64, na_value=np.nan))
         else:
-            keys[f"group {name}"] = texts(series).astype(np.str_)
+            keys[f"group {name}"] = categorical(*codes_and_texts(series)).codes
     frame = pd.DataFrame(keys)
     return frame.groupby(list(frame.columns), sort=True).ngroup().to_numpy()
 

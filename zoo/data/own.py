@@ -13,7 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.core import Request, Table, check_unchanged, is_split_column
+from zoo.data import large, shards
+from zoo.data.core import Request, Table, check_unchanged, is_split_column, texts_of
+from zoo.data.large import Chunked, stored_table
 from zoo.data.preprocess import is_number_type, nested_type, text_columns
 from zoo.errors import ZooError, unknown
 from zoo.run import sha256_file
@@ -27,6 +29,8 @@ MISSING_WORDS = ["", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "<NA>", "N/A"
 SEPARATORS = ",;\t|"
 #: Lines that the separator is found out from.
 _HEAD = 20
+#: Compressed files are taken to hold so many times their bytes.
+PACKED = 4
 
 
 def looks_like_path(text: str) -> bool:
@@ -42,12 +46,12 @@ def load_own(request: Request, sha256: str | None = None) -> Table:
     with _reading(path, "data"):
         found = sha256_file(path)
     check_unchanged(path, found, sha256)
-    table = read(path, request)
+    table = read(path, request, found)
     table.sha256 = found
     return table
 
 
-def reader(path: Path) -> Callable[[Path, Request], Table]:
+def reader(path: Path) -> Callable[[Path, Request, str], Table]:
     """The function that reads a path, by its kind."""
     if not path.exists():
         raise ZooError(
@@ -135,6 +139,11 @@ def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
     else:
         with _reading(path, "CSV"):
             frame = _read_csv(path, text)
+    _check_rows(frame, path)
+    return frame
+
+
+def _check_rows(frame: Any, path: Path) -> None:
     if not len(frame):
         raise ZooError(
             f"{path} has no rows.",
@@ -142,14 +151,34 @@ def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
             received=f"{len(frame.columns)} columns and 0 rows",
             kind="empty_file",
         )
+
+
+def is_large(path: Path) -> bool:
+    """Whether a file is converted and read in chunks, by its size; see :data:`shards.LARGE`."""
+    packed = path.name.lower().endswith((".gz", *READ_PARQUET))
+    return path.stat().st_size * (PACKED if packed else 1) >= shards.LARGE
+
+
+def open_frame(path: Path, sha256: str, text: Collection[str] = ()) -> Any:
+    """What :func:`read_frame` gives, or for a large file the same table on disk: a
+    :class:`zoo.data.shards.StoredTable`. ``sha256`` is the file's."""
+    if not is_large(path):
+        return read_frame(path, text)
+    name = path.name.lower()
+    if name.endswith(READ_PARQUET):
+        source, kind = _parquet_chunks(path), "parquet"
+    elif name.endswith(READ_JSONL):
+        source, kind = _jsonl_chunks(path), "jsonl"
+    else:
+        with _reading(path, "CSV"):
+            source, kind = _csv_chunks(path, text), "csv"
+    frame = stored_table(source, sha256, [kind, sorted(text)])
+    _check_rows(frame, path)
     return frame
 
 
-def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    header, separator = _header(path)
-    options: dict[str, Any] = {
+def _csv_options(path: Path, header: list[str], separator: str) -> dict[str, Any]:
+    return {
         "sep": separator,
         "header": 0,
         "names": header,
@@ -159,18 +188,96 @@ def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
         "compression": "gzip" if path.name.lower().endswith(".gz") else None,
         "low_memory": False,
     }
+
+
+#: How cells are read that are to stay the text they are: TRUE "TRUE", 01 "01", and NA a word.
+_AS_TEXT: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": MISSING_WORDS}
+
+
+def _stripped(cells: Any) -> Any:
+    cells = cells.str.strip()
+    return cells.mask(cells == "")
+
+
+def _csv_chunks(path: Path, text: Collection[str]) -> Chunked:
+    """A CSV file in chunks, with the types that :func:`_read_csv` gives."""
+    import pandas as pd
+
+    header, separator = _header(path)
+    options = {**_csv_options(path, header, separator), "chunksize": large.CHUNK}
+    commas: set[str] = set()  # columns with decimal commas in some chunk
+
+    def read(columns: Collection[str], **more: Any) -> Iterator[pd.DataFrame]:
+        if columns:
+            with _reading(path, "CSV"), pd.read_csv(
+                path, usecols=[name for name in header if name in columns], **options, **more
+            ) as chunks:
+                yield from chunks
+
+    def survey() -> Iterator[pd.DataFrame]:
+        again = header if separator == ";" else [name for name in header if name in text]
+        words = read(again, **_AS_TEXT)
+        for frame in read(header):
+            cells = next(words) if again else frame
+            for name in again:
+                if name in text:
+                    frame[name] = _stripped(cells[name])
+                elif not is_number_type(frame[name]):
+                    frame[name] = _decimal_commas(_stripped(cells[name]))
+                    if is_number_type(frame[name]):
+                        commas.add(name)
+            yield frame
+
+    def cells(kinds: dict[str, str]) -> Iterator[pd.DataFrame]:
+        words = [n for n in header if kinds[n] in ("codes", "text") or n in commas]
+        plain = {name: kind for name, kind in kinds.items() if name not in words}
+        numbers = read(plain, dtype=plain)
+        for again in read(words or header[:1], **_AS_TEXT):
+            columns = dict(next(numbers)) if plain else {}
+            for name in words:
+                columns[name] = _stripped(again[name])
+                if kinds[name] not in ("codes", "text"):
+                    points = columns[name].str.replace(",", ".", regex=False)
+                    columns[name] = pd.to_numeric(points, errors="coerce")
+            yield pd.DataFrame(columns)
+
+    return Chunked(survey, cells)
+
+
+def _jsonl_chunks(path: Path) -> Chunked:
+    def chunks(kinds: Any = None) -> Iterator[pd.DataFrame]:
+        with _reading(path, "JSON lines"):
+            yield from large.chunks_of(_records(path))
+
+    return Chunked(chunks, chunks)
+
+
+def _parquet_chunks(path: Path) -> Chunked:
+    def chunks(kinds: Any = None) -> Iterator[pd.DataFrame]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with _reading(path, "Parquet"), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=large.CHUNK):
+                yield _tidy(pa.Table.from_batches([batch]).to_pandas(), path)
+
+    return Chunked(chunks, chunks)
+
+
+def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    header, separator = _header(path)
+    options = _csv_options(path, header, separator)
     frame = pd.read_csv(path, **options)
     numbers = [n for n in header if is_number_type(frame[n]) and frame[n].notna().any()]
     again = [name for name in header if name in text or name not in numbers]
     if not again:
         return frame
-    # Once more, as it stands in the file: True stays "TRUE", 01 "01", and NA a word.
-    options |= {"dtype": str, "keep_default_na": False, "na_values": MISSING_WORDS}
-    words = pd.read_csv(path, usecols=again, **options)
+    words = pd.read_csv(path, usecols=again, **options, **_AS_TEXT)
     columns = {name: frame[name] for name in header}
     for name in again:
-        cells = words[name].str.strip()
-        columns[name] = cells.mask(cells == "")
+        columns[name] = _stripped(words[name])
         if separator == ";" and name not in text:
             columns[name] = _decimal_commas(columns[name])
     return pd.DataFrame(columns)
@@ -178,19 +285,22 @@ def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     """One JSON object a line; a key that a line lacks is missing there, and so is null."""
-    import json
-
     import pandas as pd
 
-    records = []
+    return pd.DataFrame.from_records(list(_records(path)))
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file."""
+    import json
+
     with _open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 record = json.loads(line)
                 if not isinstance(record, dict):
                     raise ValueError(f"line {number}: {type(record).__name__}, not an object")
-                records.append({str(key).strip(): value for key, value in record.items()})
-    return pd.DataFrame.from_records(records)
+                yield {str(key).strip(): value for key, value in record.items()}
 
 
 def _decimal_commas(cells: Any) -> Any:
@@ -243,7 +353,13 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     with _reading(path, "Parquet"):
-        frame = pd.read_parquet(path)
+        return _tidy(pd.read_parquet(path), path)
+
+
+def _tidy(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A frame of a Parquet file with columns for its index, stripped names and plain types."""
+    import pandas as pd
+
     if frame.index.names != [None]:
         frame = frame.reset_index()
     frame.columns = [str(name).strip() for name in frame.columns]
@@ -266,9 +382,9 @@ def find_column(name: str, columns: Collection[str], option: str, path: Path) ->
     return name.strip()
 
 
-def read_table(path: Path, request: Request) -> Table:
+def read_table(path: Path, request: Request, sha256: str) -> Table:
     """A CSV, JSON lines or Parquet file with a target column."""
-    frame = read_frame(path)
+    frame = open_frame(path, sha256)
     columns = list(frame.columns)
     if len(columns) < 2:
         raise ZooError(
@@ -373,7 +489,7 @@ def _npz(path: Path) -> Iterator[Any]:
             yield stored
 
 
-def read_npz(path: Path, request: Request) -> Table:
+def read_npz(path: Path, request: Request, sha256: str) -> Table:
     """Arrays ``images`` or ``x``, ``labels`` or ``y``, perhaps ``split`` and ``group_NAME``."""
     names = ("labels", "y") if request.target is None else (request.target,)
     with _npz(path) as stored:
@@ -418,7 +534,7 @@ def _frame_of(x: np.ndarray, path: Path) -> pd.DataFrame:
     return pd.DataFrame(x, columns=[f"f{k}" for k in range(x.shape[1])])
 
 
-def read_folder(path: Path, request: Request) -> Table:
+def read_folder(path: Path, request: Request, sha256: str) -> Table:
     """A folder of class folders of pictures."""
     from zoo.data.images import read_image_folder
 
@@ -427,7 +543,7 @@ def read_folder(path: Path, request: Request) -> Table:
 
 READ_PARQUET = (".parquet", ".pq")
 READ_JSONL = (".jsonl", ".ndjson", ".jsonl.gz")
-READERS: dict[tuple[str, ...], Callable[[Path, Request], Table]] = {
+READERS: dict[tuple[str, ...], Callable[[Path, Request, str], Table]] = {
     (".csv", ".tsv", ".csv.gz", ".tsv.gz"): read_table,
     READ_PARQUET: read_table,
     READ_JSONL: read_table,
@@ -442,11 +558,11 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
 
     function, kind = reader(path), plan["kind"]
     if kind == "tabular" and function is read_table:
-        return read_frame(path, text_columns(plan))
+        return open_frame(path, sha256_file(path), text_columns(plan))
     if kind == "text" and function is read_table:
-        frame = read_frame(path, (plan["column"],))
+        frame = open_frame(path, sha256_file(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
-        return frame[column].fillna("").astype(str).to_numpy(dtype=str)
+        return texts_of(frame, column)
     if kind == "image" and function is read_folder:
         return read_pictures(path, plan["shape"])
     if function is read_npz:

@@ -23,6 +23,9 @@ MAX_STRAY = 0.05
 #: Text with at most so many distinct values is a category even where most rows have their own.
 ALWAYS_CATEGORY = 20
 _ISO_DATE = r"\d{4}-\d{2}-\d{2}([ T].*)?"
+#: Columns are judged, and preprocessing is fitted, on at most so many training rows, a seeded draw of
+#: them: a quantile of 250,000 rows is off by 0.1 % of the rows.
+FIT_ROWS = 250_000
 #: Rows encoded at a time: what is worked on stays in the processor's cache.
 _CHUNK = 4096
 
@@ -68,18 +71,28 @@ def nested_type(series: Any) -> str | None:
     return "list" if np.ndarray in found else min((t.__name__ for t in found), default=None)
 
 
+def fit_rows(train: np.ndarray) -> np.ndarray:
+    """Those of the training rows that preprocessing is fitted on: all up to :data:`FIT_ROWS`."""
+    if len(train) <= FIT_ROWS:
+        return train
+    drawn = np.random.default_rng(len(train)).choice(len(train), FIT_ROWS, replace=False)
+    return train[np.sort(drawn)]
+
+
 def describe_columns(frame: Any, train: np.ndarray) -> list[dict[str, Any]]:
     """What each column is, judged on the training rows: ``{name, kind, used, why, ...}``.
 
     Kinds: ``numeric``, ``categorical`` (text or booleans with few values), ``date``, ``text`` (text
     with too many values to be categories), ``constant``, ``empty``, ``row number``, ``nested``
     (lists and the like). ``missing`` counts cells that are empty or, in a column of numbers,
-    infinite or no number; ``stray`` says that text is among those.
+    infinite or no number; ``stray`` says that text is among those. Of many rows :func:`fit_rows` are
+    judged.
     """
     rows = []
+    judged = fit_rows(train)
+    frame = frame.take(judged)
     for name in frame.columns:
-        values = frame[name].iloc[train]
-        kind, why, more = _kind_of(values, train)
+        kind, why, more = _kind_of(frame[name], judged)
         rows.append(
             {
                 "name": str(name),
@@ -148,7 +161,7 @@ def _kind_of_numbers(
 
 def fit(data: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The plan for a :class:`zoo.data.core.Data`, from its training rows alone."""
-    plan = _FITS[data.kind](data, options)
+    plan = _FITS[data.kind](data, options, fit_rows(data.parts["train"]))
     if not data.classes:
         mean, scale = _mean_and_scale(data.y[data.parts["train"]])
         plan["target"] = {"mean": mean, "scale": scale}
@@ -194,8 +207,8 @@ def bin_edges(known: np.ndarray, bins: int) -> list[float]:
     return [float(edge) for edge in np.unique(limits) if low < edge < high]
 
 
-def _fit_tabular(data: Any, options: dict[str, Any]) -> dict[str, Any]:
-    frame, train = data.x, data.parts["train"]
+def _fit_tabular(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    frame = data.take(rows)
     bins = int(options.get("bins", BINS))
     columns, start = [], 0
     for described in data.columns:
@@ -205,14 +218,14 @@ def _fit_tabular(data: Any, options: dict[str, Any]) -> dict[str, Any]:
         column: dict[str, Any] = {"name": name, "kind": kind, "start": start}
         if kind == "categorical":
             found, counts = np.unique(
-                texts(frame[name].iloc[train]).astype(str), return_counts=True
+                texts(frame[name]).astype(str), return_counts=True
             )
             frequent = found[np.argsort(-counts, kind="stable")]
             column["values"] = sorted(str(v) for v in frequent[:MAX_CATEGORIES])
             column["other"] = len(found) > MAX_CATEGORIES
             width = len(column["values"]) + column["other"]
         else:
-            values = _numbers(frame[name].iloc[train], kind)
+            values = _numbers(frame[name], kind)
             known = values[~np.isnan(values)]
             mean, scale = _mean_and_scale(known)
             column |= {
@@ -302,7 +315,7 @@ def _encode_number(column: dict[str, Any], series: Any, out: np.ndarray) -> None
         out[gone, -1] = 1.0
 
 
-def _fit_image(data: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _fit_image(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
     shape = list(data.x.shape[1:])
     if "size" in options:
         shape = [int(options["size"]), int(options["size"]), shape[2]]

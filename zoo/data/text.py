@@ -58,9 +58,9 @@ def decode(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:
     return np.array([*SPECIAL, *vocabulary])[ids]
 
 
-def fit(data: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The plan of texts: vocabulary and length, from the training rows alone."""
-    texts = data.take(data.parts["train"])
+def fit(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """The plan of texts: vocabulary and length, from some training rows alone."""
+    texts = data.take(rows)
     vocabulary = fit_vocabulary(texts, int(options.get("vocabulary", VOCABULARY)))
     if not vocabulary:
         raise ZooError(
