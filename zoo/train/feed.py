@@ -7,6 +7,7 @@ training can go on from any step and sees what it would have seen.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy as np
 
 from zoo.train.augment import AUGMENTATIONS
 from zoo.train.options import TrainOptions
+
+#: Bytes of inputs that a stream makes at a time.
+BLOCK_BYTES = 8_000_000
 
 
 @dataclass
@@ -27,34 +31,49 @@ class Samples:
         return len(self.y)
 
 
+@dataclass
+class Stream:
+    """Samples that are too many to be held: ``load(index)`` makes those of some indices (m,)."""
+
+    load: Callable[[np.ndarray], Samples]
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+
 class Feed:
     """The batches of a training.
 
     Args:
-        samples: the training rows; both arrays are held once, as tensors.
+        samples: the training rows. :class:`Samples` are held once, as tensors; of a :class:`Stream`
+            some blocks are held at a time. The batches are the same bit for bit.
         seed: of the order and the augmentations.
         whole: leave out an epoch's last batch when it is not full. Models with batch statistics
             need that: a batch of a few rows has none worth the name, and replicas none at all.
         replicas: each batch is filled up to a multiple of so many, and a third element weights
             the rows so that the mean over replicas is the mean over the real rows.
+        share: (rank, workers) of this process. Of a stream it makes the inputs of its own replicas'
+            rows alone; the others' are zeros.
     """
 
     def __init__(
         self,
-        samples: Samples,
+        samples: Samples | Stream,
         options: TrainOptions,
         seed: int,
         *,
         whole: bool = False,
         replicas: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.rows, self.size, self.seed = len(samples), options.batch_size, seed
-        self.replicas = replicas
+        self.replicas, self.share = replicas, share
         self.dropped = self.rows % self.size if whole and self.rows > self.size else 0
         #: Steps of one epoch.
         self.steps = math.ceil((self.rows - self.dropped) / self.size)
         self._samples, self._augment = samples, options.augment
-        self._tensors: tuple[Any, Any] | None = None
+        self._tensors: tuple[Any, ...] | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Any:
         """The batches of one epoch from step ``start`` on, as a ``tf.data.Dataset``.
@@ -63,12 +82,63 @@ class Feed:
         """
         from zoo.backend import tf
 
-        if self._tensors is None:
-            self._tensors = tf.constant(self._samples.x), tf.constant(self._samples.y)
-        x, y = self._tensors
-        changes = [AUGMENTATIONS[name] for name in self._augment]
         order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
         order = order[start * self.size : self.rows - self.dropped]
+        if isinstance(self._samples, Stream):
+            return self._streamed(self._samples, order, epoch, start).prefetch(4)
+        if self._tensors is None:
+            self._tensors = tf.constant(self._samples.x), tf.constant(self._samples.y)
+        indices = tf.data.Dataset.from_tensor_slices(order).batch(self.size)
+        gather = self._gather(self._tensors, epoch, start)
+        return indices.enumerate().map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
+
+    def _streamed(self, stream: Stream, order: np.ndarray, epoch: int, start: int) -> Any:
+        """Blocks of whole batches, each made when it is due, and cut into its batches."""
+        from zoo.backend import tf
+
+        one = stream.load(np.zeros(1, dtype=np.int64))
+        kinds = (one.x, one.y)
+        block = self.size * max(1, BLOCK_BYTES // (one.x.nbytes * self.size))
+
+        def load(begin: np.ndarray) -> tuple[np.ndarray, ...]:
+            found = self._mine(stream, order[int(begin) : int(begin) + block])
+            return found.x, found.y
+
+        def made(begin: Any) -> tuple[Any, ...]:
+            arrays = tf.numpy_function(load, [begin], [array.dtype for array in kinds])
+            for array, kind in zip(arrays, kinds, strict=True):
+                array.set_shape((None, *kind.shape[1:]))
+            return begin // self.size, *arrays
+
+        def cut(first: Any, *arrays: Any) -> Any:
+            indices = tf.data.Dataset.range(tf.shape(arrays[0], tf.int64)[0]).batch(self.size)
+            return indices.enumerate(first).map(self._gather(arrays, epoch, start))
+
+        blocks = tf.data.Dataset.range(0, len(order), block)
+        return blocks.map(made, num_parallel_calls=2).prefetch(1).flat_map(cut)
+
+    def _mine(self, stream: Stream, index: np.ndarray) -> Samples:
+        """The samples of whole batches, without the inputs that other workers' replicas take."""
+        rank, workers = self.share
+        if workers == 1:
+            return stream.load(index)
+        within = np.arange(len(index)) % self.size
+        real = np.full(len(index), self.size)
+        real[len(index) // self.size * self.size :] = len(index) % self.size
+        filled = -(-real // self.replicas) * self.replicas
+        mine = within // (filled // workers) == rank
+        found = stream.load(index[mine])
+        x = np.zeros((len(index), *found.x.shape[1:]), found.x.dtype)
+        y = np.zeros((len(index), *found.y.shape[1:]), found.y.dtype)
+        x[mine], y[mine] = found.x, found.y
+        return Samples(x, y)
+
+    def _gather(self, tensors: tuple[Any, ...], epoch: int, start: int) -> Callable[..., Any]:
+        """``f(number of the batch after start, indices into tensors)`` -> the batch."""
+        from zoo.backend import tf
+
+        x, y = tensors
+        changes = [AUGMENTATIONS[name] for name in self._augment]
 
         def gather(number: Any, index: Any) -> tuple[Any, ...]:
             weights = None
@@ -82,8 +152,7 @@ class Feed:
             targets = tf.gather(y, index)
             return (inputs, targets) if weights is None else (inputs, targets, weights)
 
-        dataset = tf.data.Dataset.from_tensor_slices(order).batch(self.size)
-        return dataset.enumerate().map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
+        return gather
 
     def _filled(self, index: Any) -> tuple[Any, Any]:
         """Indices filled to a multiple of the replicas, with weights whose mean is 1."""

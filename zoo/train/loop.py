@@ -22,7 +22,7 @@ from zoo.tasks import Task
 from zoo.train import checkpoint
 from zoo.train.divergence import diverged, locate
 from zoo.train.execution import STEPS_PER_CALL, Choice, Execution, Step, choose, compile_step
-from zoo.train.feed import Feed, Samples, has_batch_statistics
+from zoo.train.feed import Feed, Samples, Stream, has_batch_statistics
 from zoo.train.options import TrainOptions
 
 __all__ = ["Fitted", "Samples", "compile_model", "fit"]
@@ -104,7 +104,7 @@ def fit(
     model: Any,
     task: Task,
     options: TrainOptions,
-    train: Samples,
+    train: Samples | Stream,
     validate: Callable[[], dict[str, float]],
     *,
     seed: int,
@@ -149,7 +149,7 @@ class _Training:
         self,
         model: Any,
         options: TrainOptions,
-        train: Samples,
+        train: Samples | Stream,
         validate: Callable[[], dict[str, float]],
         seed: int,
         progress: Progress,
@@ -172,6 +172,7 @@ class _Training:
             seed,
             whole=has_batch_statistics(model),
             replicas=1 if replicas is None else replicas.count,
+            share=(0, 1) if replicas is None else (replicas.rank, replicas.workers),
         )
         self.total = self.feed.steps * options.epochs
         self.place = _Place()

@@ -20,9 +20,12 @@ from zoo.spec import ModelSpec
 from zoo.tasks import get_task
 from zoo.train.distribution import Replicas, Strategy, open_replicas
 from zoo.train.execution import Choice, Execution
-from zoo.train.loop import Fitted, Samples, fit
+from zoo.train.feed import Samples, Stream
+from zoo.train.loop import Fitted, fit
 from zoo.train.options import TrainOptions, apply_settings
 
+#: Encoded inputs of more bytes than these are made when they are needed, block by block.
+HELD_BYTES = 128_000_000
 #: Keys of a model's config that the data decides.
 FROM_DATA = {"shape", "outputs", "vocabulary"}
 #: ``--set`` keys of the preprocessing: the kind of data they are for, and their range.
@@ -96,9 +99,15 @@ class Session:
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in model["config"].items()}
         return self.as_model(model["name"], config)
 
-    def samples(self, part: str) -> Samples:
-        """Encoded inputs and training targets of a split."""
+    def samples(self, part: str) -> Samples | Stream:
+        """Encoded inputs and training targets of a split, held where they are at most
+        :data:`HELD_BYTES`."""
         rows = self.data.parts[part]
+        if len(rows) * self.encoded(rows[:1]).nbytes > HELD_BYTES:
+            return Stream(lambda index: self._samples(rows[index]), len(rows))
+        return self._samples(rows)
+
+    def _samples(self, rows: np.ndarray) -> Samples:
         return Samples(self.encoded(rows), self.targets(rows))
 
     def encoded(self, rows: np.ndarray) -> np.ndarray:
