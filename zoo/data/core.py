@@ -148,7 +148,9 @@ class Data:
             "positive": self.positive,
             "groups": {
                 name: dict(
-                    zip(map(str, values.categories), np.bincount(values.codes).tolist(), strict=True)
+                    zip(
+                        map(str, values.categories), np.bincount(values.codes).tolist(), strict=True
+                    )
                 )
                 for name, values in self.groups.items()
             },
@@ -181,7 +183,9 @@ def categorical(codes: np.ndarray, names: Any) -> Any:
     found, place = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)
     codes = place[codes]
     occurs = np.bincount(codes, minlength=len(found)) > 0
-    return pd.Categorical.from_codes((np.cumsum(occurs) - 1)[codes], categories=found[occurs])
+    return pd.Categorical.from_codes(
+        (np.cumsum(occurs) - 1)[codes], categories=pd.Index(found[occurs])
+    )
 
 
 def load_table(request: Request, sha256: str | None = None) -> tuple[str, Table]:
@@ -270,6 +274,13 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
         )
         for attribute, values in raw_groups.items()
     }
+    if table.cache is not None:
+        notes.append("large: converted once into the user's cache, read from there in chunks")
+    if len(parts["train"]) > FIT_ROWS:
+        notes.append(
+            f"columns are judged and preprocessing is fitted on {FIT_ROWS:,} of the "
+            f"{len(parts['train']):,} training rows"
+        )
     kind = table.kind
     columns = describe_columns(x, parts["train"]) if kind == "tabular" else []
     column = only_text(columns, x)
@@ -497,9 +508,7 @@ def make_groups(
 
     series = pd.Series(values).reset_index(drop=True)
     if is_number_type(series) and series.nunique() > MAX_UNBANDED:
-        codes, names = _bands(
-            attribute, series.to_numpy(np.float64, na_value=np.nan), train, notes
-        )
+        codes, names = _bands(attribute, series.to_numpy(np.float64, na_value=np.nan), train, notes)
     else:
         codes, names = codes_and_texts(series)
     found = categorical(codes, names)

@@ -196,7 +196,9 @@ def _codes(cells: pd.Series, known: dict[str, int]) -> np.ndarray:
 def _texts(cells: pd.Series, file: IO[bytes], records: np.ndarray, name: str) -> None:
     """Append the cells to a column's file and note where each one stands."""
     present = cells.notna().to_numpy()
-    encoded = [label_text(c).encode() if there else b"" for c, there in zip(cells, present, strict=True)]
+    encoded = [
+        label_text(c).encode() if there else b"" for c, there in zip(cells, present, strict=True)
+    ]
     lengths = np.array([len(cell) for cell in encoded], dtype=np.int64)
     records[field(name)] = file.tell() + np.concatenate([[0], np.cumsum(lengths)[:-1]])
     records[field(name, "length")] = np.where(present, lengths, -1)

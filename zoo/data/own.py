@@ -209,9 +209,12 @@ def _csv_chunks(path: Path, text: Collection[str]) -> Chunked:
 
     def read(columns: Collection[str], **more: Any) -> Iterator[pd.DataFrame]:
         if columns:
-            with _reading(path, "CSV"), pd.read_csv(
-                path, usecols=[name for name in header if name in columns], **options, **more
-            ) as chunks:
+            with (
+                _reading(path, "CSV"),
+                pd.read_csv(
+                    path, usecols=[name for name in header if name in columns], **options, **more
+                ) as chunks,
+            ):
                 yield from chunks
 
     def survey() -> Iterator[pd.DataFrame]:
@@ -385,6 +388,7 @@ def find_column(name: str, columns: Collection[str], option: str, path: Path) ->
 def read_table(path: Path, request: Request, sha256: str) -> Table:
     """A CSV, JSON lines or Parquet file with a target column."""
     frame = open_frame(path, sha256)
+    cache = getattr(frame, "folder", None)
     columns = list(frame.columns)
     if len(columns) < 2:
         raise ZooError(
@@ -429,6 +433,7 @@ def read_table(path: Path, request: Request, sha256: str) -> Table:
         split=None if split is None else frame[split].to_numpy(),
         source=path.name,
         notes=notes,
+        cache=cache,
     )
 
 

@@ -217,9 +217,7 @@ def _fit_tabular(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[s
         name, kind = described["name"], described["kind"]
         column: dict[str, Any] = {"name": name, "kind": kind, "start": start}
         if kind == "categorical":
-            found, counts = np.unique(
-                texts(frame[name]).astype(str), return_counts=True
-            )
+            found, counts = np.unique(texts(frame[name]).astype(str), return_counts=True)
             frequent = found[np.argsort(-counts, kind="stable")]
             column["values"] = sorted(str(v) for v in frequent[:MAX_CATEGORIES])
             column["other"] = len(found) > MAX_CATEGORIES

@@ -16,6 +16,7 @@ import json
 import mmap
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +45,21 @@ NESTED: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+class _File:
+    """A file to read at any place: open as long as this is, so that a cleared cache does no harm."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
 class Stored:
     """An array (n, ...) in a file: ``stored[rows]`` reads some rows, in the order asked for."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._row = self.dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        self._file = path.open("rb")  # held, so that a cache cleared meanwhile does no harm
+        self._file = _File(path)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -82,7 +91,7 @@ class Stored:
         begin = start * self._row
         shift = begin % mmap.ALLOCATIONGRANULARITY
         mapped = mmap.mmap(
-            self._file.fileno(),
+            self._file.descriptor,
             count * self._row + shift,
             access=mmap.ACCESS_READ,
             offset=begin - shift,
@@ -105,7 +114,7 @@ class StoredTable:
         self._columns = {column["name"]: column for column in document["columns"]}
         self._rows = Stored(folder / ROWS, (document["rows"],), record_type(document["columns"]))
         self._texts = {
-            column["name"]: (folder / column["file"]).open("rb")
+            column["name"]: _File(folder / column["file"])
             for column in document["columns"]
             if column["kind"] == "text"
         }
@@ -193,7 +202,7 @@ class StoredTable:
         if kind == "codes":
             cells = self._index(column).take(values, allow_fill=True, fill_value=np.nan)
             return pd.Series(cells, name=name)
-        descriptor = self._texts[name].fileno()
+        descriptor = self._texts[name].descriptor
         lengths = found[field(name, "length")]
         return pd.Series(
             [
