@@ -19,7 +19,8 @@ def main(devices: int, cases: list[list]) -> None:
 
     replicas = open_replicas(Strategy("mirrored", devices) if devices > 1 else Strategy())
     results = []
-    for rows, normalised in cases:
+    for rows, normalised, *more in cases:
+        settings = {"optimizer": "sgd", **(more[0] if more else {})}
         rng = np.random.default_rng(0)
         x = rng.normal(size=(rows, 6)).astype("float32")
         samples = Samples(x, (x[:, :1] > 0.3 * x[:, 1:2]).astype("float32"))
@@ -39,7 +40,7 @@ def main(devices: int, cases: list[list]) -> None:
                 model = build()
         fitted = fit(
             model, TASKS["binary"],
-            TrainOptions(epochs=3, batch_size=16, learning_rate=0.05, optimizer="sgd", keep="last"),
+            TrainOptions(epochs=3, batch_size=16, learning_rate=0.05, keep="last", **settings),
             samples,
             lambda model=model, x=x: {"val_loss": float(np.mean(model(x, training=False)) ** 2)},
             seed=1, progress=QUIET, replicas=replicas,

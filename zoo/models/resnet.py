@@ -31,8 +31,11 @@ def _convolved(x: Any, width: int, size: int, stride: int, name: str, relu: bool
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _block(x: Any, width: int, stride: int, name: str) -> Any:
-    """Two 3 x 3 convolutions beside a shortcut: (B, H, W, C) -> (B, H / stride, W / stride, width)."""
+def _block(x: Any, width: int, stride: int, name: str, drop: float = 0.0) -> Any:
+    """Two 3 x 3 convolutions beside a shortcut: (B, H, W, C) -> (B, H / stride, W / stride, width).
+
+    With the probability ``drop``, a sample of a training batch takes the shortcut alone.
+    """
     from zoo.backend import keras
 
     shortcut = x
@@ -40,6 +43,8 @@ def _block(x: Any, width: int, stride: int, name: str) -> Any:
         shortcut = _convolved(x, width, 1, stride, f"{name}_shortcut", relu=False)
     y = _convolved(x, width, 3, stride, f"{name}_1")
     y = _convolved(y, width, 3, 1, f"{name}_2", relu=False)
+    if drop:
+        y = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
     return keras.layers.ReLU(name=f"{name}_relu")(
         keras.layers.Add(name=f"{name}_add")([shortcut, y])
     )
@@ -51,6 +56,7 @@ def build_resnet(
     blocks: tuple[int, ...],
     widths: tuple[int, ...],
     stem: str = "small",
+    drop_path: float = 0.0,
 ) -> keras.Model:
     """Pictures from 0 to 1, float32 (batch, height, width, channels) -> logits (batch, outputs).
 
@@ -59,6 +65,8 @@ def build_resnet(
             resolution.
         stem: "small" is one 3 x 3 convolution; "large" 7 x 7 with stride 2 and a pooling, which
             gives way to the small one where pictures are under 64 pixels.
+        drop_path: probability that the last block is left out for a sample of a training batch; it
+            grows linearly with depth (stochastic depth, Huang et al., ECCV 2016).
     """
     from zoo.backend import keras
 
@@ -68,10 +76,13 @@ def build_resnet(
         x = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
     else:
         x = _convolved(inputs, widths[0], 3, 1, "stem")
+    number_of_blocks, built = sum(blocks), 0
     for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
         for number in range(1, count + 1):
             stride = 2 if stage > 1 and number == 1 else 1
-            x = _block(x, width, stride, f"stage{stage}_block{number}")
+            built += 1
+            drop = drop_path * built / number_of_blocks
+            x = _block(x, width, stride, f"stage{stage}_block{number}", drop)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, keras.layers.Dense(outputs, name="logits")(x), name="resnet")
 
@@ -93,7 +104,7 @@ def _small(depth: int, params: int, published: str, target: Target | None = None
         kinds=("image",),
         build=build_resnet,
         config={"shape": (32, 32, 3), "outputs": 10, "blocks": (n, n, n), "widths": (16, 32, 64),
-                "stem": "small"},
+                "stem": "small", "drop_path": 0.0},
         tiny={"shape": (16, 16, 1), "outputs": 3, "blocks": (1, 1, 1), "widths": (4, 6, 8)},
         data="mnist_5k",
         target=target,
@@ -119,7 +130,7 @@ SPECS = [
         kinds=("image",),
         build=build_resnet,
         config={"shape": (224, 224, 3), "outputs": 1000, "blocks": (2, 2, 2, 2),
-                "widths": (64, 128, 256, 512), "stem": "large"},
+                "widths": (64, 128, 256, 512), "stem": "large", "drop_path": 0.0},
         tiny={"shape": (64, 64, 1), "outputs": 3, "blocks": (1, 1, 1, 1), "widths": (4, 4, 6, 8)},
         data="mnist_5k",
         published="27.88 % top-1 error on ImageNet, ten crops",

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.train.augment import AUGMENTATIONS
+from zoo.train.augment import augment
+from zoo.train.losses import mixes
 from zoo.train.options import TrainOptions
 
 #: Bytes of inputs that a stream makes at a time.
@@ -22,10 +23,14 @@ BLOCK_BYTES = 8_000_000
 
 @dataclass
 class Samples:
-    """Encoded inputs (n, ...) and targets: int64 class indices or scaled float32 (n,)."""
+    """Encoded inputs (n, ...) and targets: int64 class indices or scaled float32 (n,).
+
+    ``class_weights`` float32 (classes,): how much a row of each class counts, None for all alike.
+    """
 
     x: np.ndarray
     y: np.ndarray
+    class_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -37,6 +42,7 @@ class Stream:
 
     load: Callable[[np.ndarray], Samples]
     rows: int
+    class_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.rows
@@ -55,6 +61,7 @@ class Feed:
             the rows so that the mean over replicas is the mean over the real rows.
         share: (rank, workers) of this process. Of a stream it makes the inputs of its own replicas'
             rows alone; the others' are zeros.
+        classes: number of classes, where targets are class indices that augmentations may mix.
     """
 
     def __init__(
@@ -66,19 +73,22 @@ class Feed:
         whole: bool = False,
         replicas: int = 1,
         share: tuple[int, int] = (0, 1),
+        classes: int = 0,
     ) -> None:
         self.rows, self.size, self.seed = len(samples), options.batch_size, seed
-        self.replicas, self.share = replicas, share
+        self.replicas, self.share, self.classes = replicas, share, classes
         self.dropped = self.rows % self.size if whole and self.rows > self.size else 0
         #: Steps of one epoch.
         self.steps = math.ceil((self.rows - self.dropped) / self.size)
         self._samples, self._augment = samples, options.augment
+        self._mixes = mixes(options)
         self._tensors: tuple[Any, ...] | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Any:
         """The batches of one epoch from step ``start`` on, as a ``tf.data.Dataset``.
 
-        Elements are (inputs, targets), with more than one replica (inputs, targets, weights).
+        Elements are (inputs, targets), or (inputs, targets, weights) where classes are weighted or
+        there is more than one replica.
         """
         from zoo.backend import tf
 
@@ -120,7 +130,7 @@ class Feed:
     def _mine(self, stream: Stream, index: np.ndarray) -> Samples:
         """The samples of whole batches, without the inputs that other workers' replicas take."""
         rank, workers = self.share
-        if workers == 1:
+        if workers == 1 or self._mixes:  # a row may be mixed with any other of its batch
             return stream.load(index)
         within = np.arange(len(index)) % self.size
         real = np.full(len(index), self.size)
@@ -138,32 +148,53 @@ class Feed:
         from zoo.backend import tf
 
         x, y = tensors
-        changes = [AUGMENTATIONS[name] for name in self._augment]
 
         def gather(number: Any, index: Any) -> tuple[Any, ...]:
-            weights = None
-            if self.replicas > 1:
-                index, weights = self._filled(index)
-            inputs = tf.gather(x, index)
-            for k, change in enumerate(changes):
+            def state(k: int) -> Any:
                 draw = (number + start) * 97 + k
-                state = tf.stack([tf.constant(self.seed * 100_003 + epoch, tf.int64), draw])
-                inputs = change(inputs, state)
-            targets = tf.gather(y, index)
+                return tf.stack([tf.constant(self.seed * 100_003 + epoch, tf.int64), draw])
+
+            inputs, targets = tf.gather(x, index), tf.gather(y, index)
+            if self._mixes and targets.dtype.is_integer:
+                targets = tf.one_hot(targets, self.classes)
+            inputs, targets = augment(self._augment, (inputs, targets), state)
+            weights = self._class_weights(targets)
+            if self.replicas > 1:
+                return self._filled(inputs, targets, weights)
             return (inputs, targets) if weights is None else (inputs, targets, weights)
 
         return gather
 
-    def _filled(self, index: Any) -> tuple[Any, Any]:
-        """Indices filled to a multiple of the replicas, with weights whose mean is 1."""
+    def _class_weights(self, targets: Any) -> Any:
+        """What each row counts by its class, or by its shares of classes: float32 (rows,)."""
         from zoo.backend import tf
 
-        real = tf.shape(index)[0]
+        if self._samples.class_weights is None:
+            return None
+        table = tf.constant(self._samples.class_weights)
+        if targets.dtype.is_integer:
+            return tf.gather(table, targets)
+        if targets.shape[-1] == 1:  # the share of the second of two classes
+            targets = tf.concat([1 - targets, targets], axis=-1)
+        return tf.linalg.matvec(targets, table)
+
+    def _filled(self, inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any]:
+        """A batch filled to a multiple of the replicas, weighted so that filled rows don't count.
+
+        The mean over all rows is then the mean over the real ones.
+        """
+        from zoo.backend import tf
+
+        real = tf.shape(inputs)[0]
         filled = -(-real // self.replicas) * self.replicas
-        padding = tf.fill([filled - real], index[0])
-        weight = tf.cast(filled, tf.float32) / tf.cast(real, tf.float32)
-        weights = tf.concat([tf.fill([real], weight), tf.zeros([filled - real])], axis=0)
-        return tf.concat([index, padding], axis=0), weights
+
+        def fill(rows: Any) -> Any:
+            return tf.concat([rows, tf.repeat(rows[:1], filled - real, axis=0)], axis=0)
+
+        weights = tf.ones([real]) if weights is None else weights
+        weights *= tf.cast(filled, tf.float32) / tf.cast(real, tf.float32)
+        weights = tf.concat([weights, tf.zeros([filled - real])], axis=0)
+        return fill(inputs), fill(targets), weights
 
 
 def has_batch_statistics(model: Any) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.environment import cpu_model, versions
 from zoo.errors import ZooError
+from zoo.kernels import all_kernels
 from zoo.progress import Progress
 from zoo.run import hash_of
 from zoo.tasks import Task
@@ -23,6 +24,7 @@ from zoo.train import checkpoint
 from zoo.train.divergence import diverged, locate
 from zoo.train.execution import STEPS_PER_CALL, Choice, Execution, Step, choose, compile_step
 from zoo.train.feed import Feed, Samples, Stream, has_batch_statistics
+from zoo.train.losses import build_loss
 from zoo.train.options import TrainOptions
 
 __all__ = ["Fitted", "Samples", "compile_model", "fit"]
@@ -44,12 +46,21 @@ class Fitted:
 
 
 def compile_model(model: Any, task: Task, options: TrainOptions, steps: int) -> None:
-    """Compile with the task's loss and build the optimizer's variables."""
-    from zoo.backend import keras
-
-    loss = getattr(keras.losses, task.loss)(**task.loss_args)
+    """Compile with the loss of the task and the options and build the optimizer's variables."""
+    loss = build_loss(task, options)
+    penalise(model, options)
     model.compile(optimizer=options.build_optimizer(steps), loss=loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
+
+
+def penalise(model: Any, options: TrainOptions) -> None:
+    """Let the loss hold the options' l1 and l2 penalties of every kernel (embeddings aside)."""
+    from zoo.backend import keras
+
+    if options.l1 or options.l2:
+        for kernel in all_kernels(model):
+            if kernel.default:
+                kernel.variable.regularizer = keras.regularizers.L1L2(options.l1, options.l2)
 
 
 class _Signals:
@@ -173,6 +184,7 @@ class _Training:
             whole=has_batch_statistics(model),
             replicas=1 if replicas is None else replicas.count,
             share=(0, 1) if replicas is None else (replicas.rank, replicas.workers),
+            classes=model.output_shape[-1] if hasattr(model, "output_shape") else 0,
         )
         self.total = self.feed.steps * options.epochs
         self.place = _Place()

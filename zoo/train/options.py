@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from zoo.errors import ZooError, unknown
 
+#: Options that are shares or strengths: name -> (lowest, highest, what is expected).
+RANGES: dict[str, tuple[float, float, str]] = {
+    "epochs": (1, math.inf, "a whole number, at least 1"),
+    "batch_size": (1, math.inf, "a whole number, at least 1"),
+    "patience": (0, math.inf, "a whole number, at least 0"),
+    "learning_rate": (1e-12, 100, "a number above 0, up to 100"),
+    "weight_decay": (0, 100, "a number from 0 to 100"),
+    "momentum": (0, 0.9999, "a number from 0 to below 1"),
+    "warmup": (0, math.inf, "a share of all steps below 1, or a number of steps"),
+    "label_smoothing": (0, 0.9999, "a number from 0 to below 1"),
+    "focal_gamma": (0, 20, "a number from 0 to 20"),
+    "l1": (0, 100, "a number from 0 to 100"),
+    "l2": (0, 100, "a number from 0 to 100"),
+    "clip_norm": (0, math.inf, "a number from 0 (no clipping) on"),
+    "clip_value": (0, math.inf, "a number from 0 (no clipping) on"),
+}
+
 
 @dataclass(frozen=True)
 class TrainOptions:
     """How a model is trained.
 
-    ``patience`` epochs without a better validation loss stop the training early (0: never).
-    ``keep`` says which weights remain: those of the best validation loss, or the last.
+    ``weight_decay`` is decoupled (``adam`` has none), ``momentum`` is that of ``sgd``.
+    ``schedule`` takes the learning rate over all steps; before it, it rises linearly during
+    ``warmup``: a share of all steps below 1, else a number of steps. ``loss`` is the task's own by
+    default; ``focal_gamma`` is the exponent of ``focal``. ``l1`` and ``l2`` penalise kernels.
+    ``clip_norm`` bounds the norm of all gradients together, ``clip_value`` each number (0: off).
+    ``class_weight`` ``balanced`` makes every class count alike. ``patience`` epochs without a better
+    validation loss stop the training early (0: never). ``keep`` says which weights remain: those of
+    the best validation loss, or the last.
     """
 
     epochs: int = 10
     batch_size: int = 64
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: str = "cosine"
+    warmup: float = 0.0
+    loss: str = "default"
+    focal_gamma: float = 2.0
+    label_smoothing: float = 0.0
+    class_weight: str = "none"
+    l1: float = 0.0
+    l2: float = 0.0
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
     augment: tuple[str, ...] = ()
     patience: int = 0
     keep: str = "best"
@@ -30,6 +64,11 @@ class TrainOptions:
     def document(self) -> dict[str, Any]:
         """As JSON-able values."""
         return {**asdict(self), "augment": list(self.augment)}
+
+    def changed(self) -> dict[str, Any]:
+        """:meth:`document` without the options that have their default."""
+        default = TrainOptions().document()
+        return {name: value for name, value in self.document().items() if value != default[name]}
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> TrainOptions:
@@ -40,32 +79,25 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raise :class:`ZooError` for a value out of range or unknown."""
-        for name, low, kind in (
-            ("epochs", 1, "a whole number, at least 1"),
-            ("batch_size", 1, "a whole number, at least 1"),
-            ("patience", 0, "a whole number, at least 0"),
-        ):
-            if getattr(self, name) < low:
+        for name, (low, high, expected) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
                 raise ZooError(
-                    f"{name} is out of range.", expected=kind, received=str(getattr(self, name))
+                    f"{name} is out of range.", expected=expected, received=str(getattr(self, name))
                 )
-        if not 0 < self.learning_rate < 100:
+        if self.clip_norm and self.clip_value:
             raise ZooError(
-                "learning_rate is out of range.",
-                expected="a number above 0",
-                received=str(self.learning_rate),
-            )
-        if not 0 <= self.weight_decay < 100:
-            raise ZooError(
-                "weight_decay is out of range.",
-                expected="a number from 0 to 100",
-                received=str(self.weight_decay),
+                "Gradients are clipped by norm or by value.",
+                expected="clip_norm or clip_value",
+                received=f"clip_norm={self.clip_norm} and clip_value={self.clip_value}",
             )
         from zoo.train.augment import AUGMENTATIONS
+        from zoo.train.losses import LOSSES
 
         choices: list[tuple[str, str, Collection[str]]] = [
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
+            ("loss", self.loss, ("default", *LOSSES)),
+            ("class_weight", self.class_weight, ("none", "balanced")),
             ("keep", self.keep, ("best", "last")),
             *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
         ]
@@ -73,40 +105,96 @@ class TrainOptions:
             if name not in table:
                 raise unknown(what, name, table)
 
+    def learning_rates(self, steps: int) -> Any:
+        """The learning rate over a training of ``steps`` steps: a number or a Keras schedule."""
+        warm = round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
+        warm = min(warm, steps)
+        after = SCHEDULES[self.schedule](self.learning_rate, max(steps - warm, 1))
+        return _warm_up(self.learning_rate, warm, after) if warm else after
+
     def build_optimizer(self, steps: int) -> Any:
         """The Keras optimizer for a training of ``steps`` steps."""
-        rate = SCHEDULES[self.schedule](self.learning_rate, steps)
-        return OPTIMIZERS[self.optimizer](rate, self.weight_decay)
+        clip = {
+            key: value
+            for key, value in (("global_clipnorm", self.clip_norm), ("clipvalue", self.clip_value))
+            if value
+        }
+        optimizer = OPTIMIZERS[self.optimizer](self.learning_rates(steps), self, clip)
+        return _clips_the_sum(optimizer) if clip else optimizer
 
 
-def _adamw(rate: Any, decay: float) -> Any:
-    from zoo.backend import keras
+def _clips_the_sum(optimizer: Any) -> Any:
+    """Clip what the replicas' gradients add up to, as one device would.
 
-    return keras.optimizers.AdamW(rate, weight_decay=decay)
+    Keras clips each replica's own part: the parts of clipped gradients do not sum to the clipped sum.
+    """
+    from zoo.backend import tf
 
+    clip = optimizer._clip_gradients
 
-def _adam(rate: Any, decay: float) -> Any:
-    from zoo.backend import keras
+    def clip_sum(gradients: Any) -> Any:
+        context = tf.distribute.get_replica_context()
+        count = context.num_replicas_in_sync
+        if count == 1:
+            return clip(gradients)
+        whole = [None if g is None else context.all_reduce("SUM", g) for g in gradients]
+        return [None if g is None else g / count for g in clip(whole)]  # Keras sums them once more
 
-    return keras.optimizers.Adam(rate)
-
-
-def _sgd(rate: Any, decay: float) -> Any:
-    from zoo.backend import keras
-
-    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
-
-
-def _cosine(rate: float, steps: int) -> Any:
-    from zoo.backend import keras
-
-    return keras.optimizers.schedules.CosineDecay(rate, max(steps, 1))
+    optimizer._clip_gradients = clip_sum
+    return optimizer
 
 
-OPTIMIZERS: dict[str, Callable[[Any, float], Any]] = {"adamw": _adamw, "adam": _adam, "sgd": _sgd}
+def _warm_up(rate: float, steps: int, after: Any) -> Any:
+    """A linear rise to ``rate`` at step number ``steps``, then ``after``, a rate or a schedule."""
+    from zoo.backend import keras, tf
+
+    class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            step = tf.cast(step, tf.float32)
+            later = after(tf.maximum(step - steps, 0.0)) if callable(after) else after
+            return tf.where(step < steps, rate * (step + 1) / steps, later)
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    return WarmUp()
+
+
+def _keras(name: str, **fixed: Any) -> Callable[[Any, TrainOptions, Mapping[str, Any]], Any]:
+    """A row of :data:`OPTIMIZERS`: Keras' optimizer, its arguments, and options by their names."""
+
+    def build(rate: Any, options: TrainOptions, clip: Mapping[str, Any]) -> Any:
+        from zoo.backend import keras
+
+        own = {key: getattr(options, v) if isinstance(v, str) else v for key, v in fixed.items()}
+        return getattr(keras.optimizers, name)(rate, **own, **clip)
+
+    return build
+
+
+def _schedule(name: str, **fixed: float) -> Callable[[float, int], Any]:
+    """A row of :data:`SCHEDULES`: Keras' schedule over so many steps, and its arguments."""
+
+    def build(rate: float, steps: int) -> Any:
+        from zoo.backend import keras
+
+        return getattr(keras.optimizers.schedules, name)(rate, steps, **fixed)
+
+    return build
+
+
+OPTIMIZERS: dict[str, Callable[[Any, TrainOptions, Mapping[str, Any]], Any]] = {
+    "adamw": _keras("AdamW", weight_decay="weight_decay"),
+    "adam": _keras("Adam"),
+    "sgd": _keras("SGD", momentum="momentum", nesterov=True, weight_decay="weight_decay"),
+    "rmsprop": _keras("RMSprop", weight_decay="weight_decay"),
+    "lion": _keras("Lion", weight_decay="weight_decay"),
+}
 SCHEDULES: dict[str, Callable[[float, int], Any]] = {
-    "cosine": _cosine,
+    "cosine": _schedule("CosineDecay"),
     "constant": lambda rate, steps: rate,
+    "linear": _schedule("PolynomialDecay", end_learning_rate=0.0),
+    "exponential": _schedule("ExponentialDecay", decay_rate=0.01),  # to 1 % at the end
 }
 
 

@@ -22,6 +22,7 @@ from zoo.train.distribution import Replicas, Strategy, open_replicas
 from zoo.train.execution import Choice, Execution
 from zoo.train.feed import Samples, Stream
 from zoo.train.loop import Fitted, fit
+from zoo.train.losses import check_loss, class_weights
 from zoo.train.options import TrainOptions, apply_settings
 
 #: Encoded inputs of more bytes than these are made when they are needed, block by block.
@@ -103,9 +104,12 @@ class Session:
         """Encoded inputs and training targets of a split, held where they are at most
         :data:`HELD_BYTES`."""
         rows = self.data.parts[part]
+        weights = None
+        if self.options.class_weight == "balanced":
+            weights = class_weights(self.data.y[rows], len(self.data.classes))
         if len(rows) * self.encoded(rows[:1]).nbytes > HELD_BYTES:
-            return Stream(lambda index: self._samples(rows[index]), len(rows))
-        return self._samples(rows)
+            return Stream(lambda index: self._samples(rows[index]), len(rows), weights)
+        return replace(self._samples(rows), class_weights=weights)
 
     def _samples(self, rows: np.ndarray) -> Samples:
         return Samples(self.encoded(rows), self.targets(rows))
@@ -236,6 +240,7 @@ def prepare(
             received=f"{', '.join(options.augment)} and {data.kind} data",
             kind="kind_mismatch",
         )
+    check_loss(get_task(data.task), options)
     chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
     plan = preprocess.fit(data, chosen)
     config["shape"] = tuple(plan["shape"])

@@ -1,0 +1,133 @@
+"""Losses of training, one row each: Keras' own, with targets that may be soft.
+
+Which loss suits a task follows from the loss that is the task's own: it says what the model's
+outputs and the targets are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.tasks import Task
+
+if TYPE_CHECKING:
+    from zoo.train.options import TrainOptions
+
+#: Losses of one logit, of one logit a class, and of values, by the task's own.
+LOGIT, CLASSES, VALUES = "BinaryCrossentropy", "SparseCategoricalCrossentropy", "MeanSquaredError"
+
+
+def _keras(name: str, **fixed: Any) -> Callable[[TrainOptions], Any]:
+    """Keras' loss, its arguments, and options of the training by their names."""
+
+    def build(options: TrainOptions) -> Any:
+        from zoo.backend import keras
+
+        own = {key: getattr(options, v) if isinstance(v, str) else v for key, v in fixed.items()}
+        return getattr(keras.losses, name)(**own)
+
+    return build
+
+
+def _of_classes(name: str, **fixed: Any) -> Callable[[TrainOptions], Any]:
+    """The same of a loss that wants distributions over the classes, taking class indices too."""
+    inner = _keras(name, **fixed)
+
+    def build(options: TrainOptions) -> Any:
+        from zoo.backend import keras, tf
+
+        loss = inner(options)
+
+        class OfClasses(keras.losses.Loss):
+            """Indices (n, ...) or distributions (n, ..., classes) against logits."""
+
+            def call(self, y_true: Any, y_pred: Any) -> Any:
+                if len(y_true.shape) < len(y_pred.shape):
+                    y_true = tf.one_hot(tf.cast(y_true, tf.int32), y_pred.shape[-1])
+                return loss.call(y_true, y_pred)
+
+        return OfClasses(name=loss.name)
+
+    return build
+
+
+#: Name -> {the task's own loss: the Keras loss for it}.
+LOSSES: dict[str, Mapping[str, Callable[[TrainOptions], Any]]] = {
+    "cross_entropy": {
+        LOGIT: _keras("BinaryCrossentropy", from_logits=True, label_smoothing="label_smoothing"),
+        CLASSES: _of_classes(
+            "CategoricalCrossentropy", from_logits=True, label_smoothing="label_smoothing"
+        ),
+    },
+    # Lin et al., "Focal loss for dense object detection", ICCV 2017; class_weight is its alpha.
+    "focal": {
+        LOGIT: _keras("BinaryFocalCrossentropy", gamma="focal_gamma", from_logits=True,
+                      label_smoothing="label_smoothing"),
+        CLASSES: _of_classes("CategoricalFocalCrossentropy", alpha=1.0, gamma="focal_gamma",
+                             from_logits=True, label_smoothing="label_smoothing"),
+    },
+    "mse": {VALUES: _keras("MeanSquaredError")},
+    "mae": {VALUES: _keras("MeanAbsoluteError")},
+    "huber": {VALUES: _keras("Huber")},  # Huber 1964: linear beyond one standard deviation
+    "log_cosh": {VALUES: _keras("LogCosh")},
+}  # fmt: skip
+
+
+def suitable(task: Task) -> list[str]:
+    """Names of the losses that suit a task."""
+    return ["default", *(name for name, row in LOSSES.items() if task.loss in row)]
+
+
+def check_loss(task: Task, options: TrainOptions) -> None:
+    """Raise :class:`ZooError` where loss, smoothing or class weights do not suit the task."""
+    if options.loss not in suitable(task):
+        raise ZooError(
+            f"The loss {options.loss} does not suit the task {task.name}.",
+            expected=f"one of: {', '.join(suitable(task))}",
+            received=options.loss,
+            kind="unsuitable_loss",
+        )
+    given = [name for name in ("label_smoothing",) if getattr(options, name)]
+    given += ["class_weight"] if options.class_weight != "none" else []
+    if given and task.loss not in LOSSES["cross_entropy"]:
+        raise ZooError(
+            f"{given[0]} is for classes.",
+            expected="a task with classes",
+            received=f"{given[0]}={getattr(options, given[0])} and the task {task.name}",
+            kind="unsuitable_loss",
+        )
+
+
+def build_loss(task: Task, options: TrainOptions) -> Any:
+    """The Keras loss of a training."""
+    from zoo.backend import keras
+
+    check_loss(task, options)
+    soft = options.label_smoothing or mixes(options)
+    if options.loss == "default" and not (soft and task.loss in LOSSES["cross_entropy"]):
+        return getattr(keras.losses, task.loss)(**task.loss_args)
+    name = "cross_entropy" if options.loss == "default" else options.loss
+    return LOSSES[name][task.loss](options)
+
+
+def mixes(options: TrainOptions) -> bool:
+    """Whether some augmentation mixes pictures, so that targets become soft."""
+    from zoo.train.augment import AUGMENTATIONS
+
+    return any(AUGMENTATIONS[name].mixes for name in options.augment)
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Weights that make every class count alike: int (n,) -> float32 (classes,).
+
+    n / (classes * rows of the class), scikit-learn's ``balanced`` (King & Zeng, Political Analysis
+    9(2), 2001); a class without rows gets 0.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    weights = len(labels) / (present * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 0.0).astype(np.float32)
