@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
 from zoo.predictions import Predictions
-from zoo.tasks import get_task
+from zoo.tasks import Example, get_task
 
 if TYPE_CHECKING:
     from zoo.data.core import Data
+
+#: Rows of one call of a compiled Keras model.
+COMPILED_BATCH = 1024
+
+
+class Judged(Protocol):
+    """Data with the preprocessing of a model: a :class:`zoo.train.session.Session` is one."""
+
+    @property
+    def data(self) -> Data: ...
+    @property
+    def plan(self) -> dict[str, Any]: ...
+    def example(self, rows: np.ndarray) -> Example: ...
 
 
 class Artifact:
@@ -62,7 +76,7 @@ class Artifact:
         return outputs
 
 
-def compiled(model: Any, batch: int = 1024) -> Any:
+def compiled(model: Any, batch: int = COMPILED_BATCH) -> Any:
     """A Keras model in inference mode as ``f(inputs) -> outputs``, traced once.
 
     ``inputs`` float32 (n, *shape) -> float32 (n, outputs); n may be anything.
@@ -86,24 +100,52 @@ def unscale(logits: np.ndarray, plan: dict[str, Any]) -> np.ndarray:
     return np.asarray(logits, np.float64) * plan["target"]["scale"] + plan["target"]["mean"]
 
 
+#: Bytes of outputs that are held at a time.
+OUTPUT_BYTES = 2**26
+
+
 def to_predictions(
-    logits: np.ndarray, plan: dict[str, Any], data: Data, split: str, rows: np.ndarray
+    session: Judged, outputs: np.ndarray, example: Example, split: str, rows: np.ndarray
 ) -> Predictions:
-    """Predictions for rows of a data set from the model's outputs (n, outputs)."""
+    """Predictions for rows of a session's data from the model's outputs (n, ...) for them."""
+    data, plan = session.data, session.plan
     task = get_task(data.task)
-    y_pred, scores = task.decode(unscale(logits, plan))
-    y_true = data.y[rows]
-    if scores is None:
-        scores = task.sample_score(y_true, y_pred, None)
+    if task.judge is not None:
+        y_true, y_pred, scores = task.judge(outputs, example, plan)
+    else:
+        y_true = example.labels
+        y_pred, scores = task.decode(unscale(outputs, plan))
+        y_pred = y_pred.astype(y_true.dtype)
+        if scores is None:
+            scores = task.sample_score(y_true, y_pred, None)
     return Predictions(
         row=rows,
         y_true=y_true,
-        y_pred=y_pred.astype(y_true.dtype),
+        y_pred=y_pred,
         scores=scores,
         classes=data.classes,
         groups={name: np.asarray(v[rows]).astype(np.str_) for name, v in data.groups.items()},
         split=split,
     )
+
+
+def predict_rows(
+    session: Judged, function: Callable[[np.ndarray], np.ndarray], split: str, rows: np.ndarray
+) -> Predictions:
+    """What a function of encoded inputs says about rows, a part of them at a time.
+
+    Args:
+        function: inputs (n, *shape) -> outputs (n, ...), of any n.
+    """
+    one = function(session.example(rows[:1]).x)
+    size = max(1, OUTPUT_BYTES // max(one.nbytes, 1))
+    size = size if size < COMPILED_BATCH else size // COMPILED_BATCH * COMPILED_BATCH
+    parts = []
+    for k in range(0, len(rows), size):
+        some = rows[k : k + size]
+        example = session.example(some)
+        parts.append(to_predictions(session, function(example.x), example, split, some))
+    return parts[0].joined(parts[1:])
 
 
 def point_metrics(predictions: Predictions, task: str) -> dict[str, float | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -15,7 +16,7 @@ class Predictions:
     """Predictions on one split.
 
     ``row`` int64 (n,) are global row ids; ``y_true`` and ``y_pred`` are class indices of one
-    integer dtype, or floats for regression; ``scores`` are (n, classes) probabilities, or (n,)
+    integer dtype, floats for regression, or what the task's row says; ``scores`` are (n, classes) probabilities, or (n,)
     per-sample losses where there are no classes; ``classes`` are the sorted labels as strings
     (empty for regression); ``groups`` maps an attribute to strings (n,), missing being
     ``(missing)``.
@@ -31,6 +32,24 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def joined(self, others: Sequence[Predictions]) -> Predictions:
+        """These rows and those of other predictions on the same split after them."""
+        if not others:
+            return self
+        every = [self, *others]
+
+        def column(get: Callable[[Predictions], np.ndarray]) -> np.ndarray:
+            return np.concatenate([get(part) for part in every])
+
+        return replace(
+            self,
+            row=column(lambda part: part.row),
+            y_true=column(lambda part: part.y_true),
+            y_pred=column(lambda part: part.y_pred),
+            scores=column(lambda part: part.scores),
+            groups={n: np.concatenate([p.groups[n] for p in every]) for n in self.groups},
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of the file, by name."""

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -323,10 +323,12 @@ class Variant:
                 kind="bad_document",
             ) from error
 
-    def write_predictions(self, predictions: Predictions) -> Path:
-        """Store predictions; returns the file's path."""
+    def write_predictions(
+        self, predictions: Predictions, more: Mapping[str, np.ndarray] | None = None
+    ) -> Path:
+        """Store predictions, and ``more`` arrays beside them; returns the file's path."""
         path = self.path / predictions_file(predictions.split)
-        write_arrays(path, predictions.arrays())
+        write_arrays(path, {**predictions.arrays(), **(more or {})})
         return path
 
 

@@ -26,8 +26,8 @@ class ModelSpec:
     :class:`zoo.train.options.TrainOptions`. ``tiny`` is laid over ``config`` for tests: the same
     graph, test-sized. ``params`` counts all variables of the published configuration.
     ``kinds`` names the kinds of data it takes, ``tasks`` the tasks besides ``task`` it serves.
-    ``baseline`` names the reference trained and shown beside it. ``skips`` maps a step to the
-    reason why it does not apply. ``target`` is None for models that are not trained here at their
+    ``encoding`` holds options of the preprocessing that differ from its defaults. ``skips`` maps a
+    step to the reason why it does not apply. ``target`` is None for models that are not trained here at their
     real size; ``published`` then says what their source reached.
     """
 
@@ -46,8 +46,8 @@ class ModelSpec:
     target: Target | None = None
     published: str = ""
     tasks: tuple[str, ...] = ()
-    baseline: str = "linear"
     train: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Mapping[str, Any] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
 

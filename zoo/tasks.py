@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,22 @@ from zoo.errors import unknown
 from zoo.metrics import sample_log_loss
 
 Array = np.ndarray
+Plan = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Rows as a model takes them and as it is judged.
+
+    ``x`` (n, ...) are its inputs, ``y`` (n, ...) what the loss compares its outputs with, and
+    ``weights`` float32, None or of the shape that the loss has before its mean, how much each
+    answer counts (0: not at all). ``labels`` (n, ...) are the data's own answers, in their unit.
+    """
+
+    x: Array
+    y: Array
+    labels: Array
+    weights: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,17 @@ class Task:
     ``(y_pred, scores)``: class indices with probabilities, or values. ``sample_score(y, y_pred,
     scores)`` is the per-sample error in ``score_unit`` (float64 (n,), lower is better).
     ``space`` names what attributions explain. ``classes`` tells if labels are classes.
+
+    ``frame(plan, x, labels)`` makes an :class:`Example` of encoded inputs. ``supervised`` tells
+    whether the data bring the answers; otherwise they are made from the inputs, and ``labels`` are
+    zeros. A task with chance in it has ``draw(plan) -> f(x, y, weights, state)``, which TensorFlow
+    runs on each training batch with the int64 (2,) state of that step, and ``settle(plan, example,
+    rows)``, the draw that evaluation holds fixed, a function of the row ids (n,) alone.
+    ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where ``decode``
+    is not all there is to it. ``columns(predictions)`` are further arrays (n,) of the predictions'
+    file. ``explained(inputs, outputs)``, of keras.ops, gives the (n, k) outputs that attributions
+    explain, where they are not the model's own. ``reference`` is where the function of a session
+    stands that gives the name and the test predictions of the baseline beside every model.
     """
 
     name: str
@@ -43,6 +70,26 @@ class Task:
     space: str
     classes: bool
     baseline: str
+    frame: Callable[[Plan, Array, Array], Example]
+    supervised: bool = True
+    draw: Callable[[Plan], Callable[..., tuple[Any, Any, Any]]] | None = None
+    settle: Callable[[Plan, Example, Array], Example] | None = None
+    judge: Callable[[Array, Example, Plan], tuple[Array, Array, Array]] | None = None
+    columns: Callable[[Any], dict[str, Array]] | None = None
+    explained: Callable[[Any, Any], Any] | None = None
+    reference: str = "zoo.train.baseline:linear"
+
+
+def _frame_classes(plan: Plan, x: Array, labels: Array) -> Example:
+    return Example(x, labels, labels)
+
+
+def _frame_column(plan: Plan, x: Array, labels: Array) -> Example:
+    """One value a row, standardised where the plan says how: float32 (n, 1)."""
+    y = labels
+    if "target" in plan:
+        y = (y - plan["target"]["mean"]) / plan["target"]["scale"]
+    return Example(x, y.astype(np.float32).reshape(len(x), -1), labels)
 
 
 def _softmax(logits: Array) -> Array:
@@ -87,6 +134,7 @@ TASKS: dict[str, Task] = {
             space="logit",
             classes=True,
             baseline="logistic regression",
+            frame=_frame_column,
         ),
         Task(
             name="multiclass",
@@ -102,6 +150,7 @@ TASKS: dict[str, Task] = {
             space="logit",
             classes=True,
             baseline="logistic regression",
+            frame=_frame_classes,
         ),
         Task(
             name="regression",
@@ -117,6 +166,7 @@ TASKS: dict[str, Task] = {
             space="value",
             classes=False,
             baseline="ridge regression",
+            frame=_frame_column,
         ),
     )
 }

@@ -10,14 +10,14 @@ import numpy as np
 
 from zoo.kernels import kernels
 from zoo.metrics import intervals
-from zoo.predict import Artifact, compiled, point_metrics, to_predictions
+from zoo.predict import Artifact, compiled, point_metrics, predict_rows
 from zoo.predictions import Predictions
 from zoo.run import BASE, Run, Variant, now, sha256_file, write_arrays, write_atomic
 from zoo.tasks import get_task
 from zoo.train.session import Session
 
 ARTIFACT = "model.tflite"
-PARITY_SAMPLES = 256
+PARITY_SAMPLES, PARITY_CALL = 256, 32
 
 
 def sparsity(model: Any) -> dict[str, Any]:
@@ -45,14 +45,20 @@ def parity(
 ) -> dict[str, Any]:
     """How far the artefact's outputs are from the Keras model's on validation rows."""
     rows = session.data.parts["val"][:PARITY_SAMPLES]
-    x = session.encoded(rows)
-    reference, got = compiled(model)(x), artifact(x)
-    task = get_task(session.data.task)
-    said, meant = task.decode(got)[0], task.decode(reference)[0]
+    reference, task = compiled(model), get_task(session.data.task)
+    gaps, values, same = [], [], []
+    for some in np.array_split(rows, -(-len(rows) // PARITY_CALL)):
+        x = session.encoded(some)
+        meant, said = reference(x), artifact(x)
+        gaps.append(np.abs(meant - said).max())
+        values.append(np.array([meant.sum(), np.square(meant, dtype=np.float64).sum(), meant.size]))
+        if task.classes:
+            same.append(task.decode(said)[0] == task.decode(meant)[0])
+    total, squares, count = np.sum(values, axis=0)
     return {
-        "max_abs": float(np.abs(reference - got).max()),
-        "spread": float(reference.std()),
-        "agreement": float(np.mean(said == meant)) if task.classes else None,
+        "max_abs": float(max(gaps)),
+        "spread": float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0))),
+        "agreement": float(np.mean(np.concatenate(same))) if same else None,
         "n": len(rows),
         "split": "val",
         "against": "keras",
@@ -90,8 +96,8 @@ def ship(
             model.save_weights(folder / "model.weights.h5")
         artifact = Artifact(folder / ARTIFACT)
         rows = data.parts["test"]
-        said = to_predictions(artifact(session.encoded(rows)), session.plan, data, "test", rows)
-        write_arrays(folder / "predictions.npz", said.arrays())
+        said = predict_rows(session, artifact, "test", rows)
+        write_arrays(folder / "predictions.npz", said.arrays() | more_columns(said, data.task))
         bound: dict[str, Any] = {
             "inputs": [{"path": f"{name}/{ARTIFACT}", "sha256": sha256_file(folder / ARTIFACT)}],
             "environment": versions(),
@@ -141,12 +147,17 @@ def score(predictions: Predictions, task: str, variant: str) -> dict[str, Any]:
     }
 
 
+def more_columns(predictions: Predictions, task: str) -> dict[str, np.ndarray]:
+    """The task's own columns of the predictions' file."""
+    columns = get_task(task).columns
+    return {} if columns is None else columns(predictions)
+
+
 def predict_split(session: Session, variant: Variant, split: str) -> Predictions:
     """Predictions of a variant's artefact on a split, stored in its folder."""
     rows = session.data.parts[split]
-    outputs = Artifact(variant.artifact)(session.encoded(rows))
-    said = to_predictions(outputs, session.plan, session.data, split, rows)
-    variant.write_predictions(said)
+    said = predict_rows(session, Artifact(variant.artifact), split, rows)
+    variant.write_predictions(said, more_columns(said, session.data.task))
     return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,12 +183,12 @@ def _train(
 
 
 def baseline(session: Session) -> dict[str, Any]:
-    """The linear baseline on the same rows: ``{name, metrics}``."""
-    from zoo.predict import point_metrics, to_predictions
-    from zoo.train.baseline import baseline_logits
+    """The task's baseline on the same rows: ``{name, metrics}``."""
+    from zoo.predict import point_metrics
+    from zoo.tasks import get_task
 
-    name, logits = baseline_logits(session)
-    said = to_predictions(logits, session.plan, session.data, "test", session.data.parts["test"])
+    module, function = get_task(session.data.task).reference.split(":")
+    name, said = getattr(importlib.import_module(module), function)(session)
     return {"name": name, "metrics": point_metrics(said, session.data.task)}
 
 

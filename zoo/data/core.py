@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ class Table:
 class Data:
     """A data set ready for use: inputs and labels in file order, and the rows of each split.
 
-    ``y`` is int64 (n,) class indices into ``classes``, or float64 (n,) for regression. ``parts``
+    ``y`` is int64 (n,) class indices into ``classes``, float64 (n,) for regression, float64 (n,
+    values) where a label is several, or zeros where the task makes its own answers. ``parts``
     maps "train", "val" and "test" to int64 row ids. ``groups`` maps an attribute to a pandas
     ``Categorical`` of strings (n,): an array of strings to look at, a few bytes a row to hold.
     ``cache`` is the folder that large data were converted into, None for what is in memory.
@@ -238,14 +239,6 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
     """
     name, table = load_table(request, sha256)
     notes = list(table.notes)
-    if table.y is None:
-        raise ZooError(
-            f"Data set {name!r} is for {table.task}, for which no model can be trained yet.",
-            expected="data with a label for each row",
-            received=f"{table.kind} data without labels",
-            hint="`zoo data list` shows the data sets and their tasks.",
-            kind="kind_mismatch",
-        )
     if len(table) < MIN_ROWS:
         raise ZooError(
             f"{request.data} has too few rows.",
@@ -254,6 +247,8 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
             kind="too_few_rows",
         )
     task = infer_task(table, request, notes)
+    if not get_task(task).supervised:
+        table = without_labels(table)
     y, classes = encode_labels(table, task)
     positive = choose_positive(request.positive, classes, task)
     x, raw_groups, label_groups = table.x, dict(table.groups), table.label_groups
@@ -262,7 +257,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
     elif request.sensitive:
         raw_groups = {attr: _named(raw_groups, attr) for attr in request.sensitive}
     label_groups = tuple(g for g in label_groups if g in raw_groups)
-    if not raw_groups:
+    if not raw_groups and get_task(task).supervised:
         attribute = "class" if classes else f"{table.target} band"
         raw_groups = {attribute: categorical(y, classes) if classes else y}
         label_groups = (attribute,)
@@ -391,10 +386,33 @@ def infer_task(table: Table, request: Request, notes: list[str]) -> str:
     return task
 
 
+def without_labels(table: Table) -> Table:
+    """The table for a task that makes its own answers: labels become groups, if anything."""
+    groups = dict(table.groups)
+    if table.y is not None and not groups:
+        groups = {"class": table.y}
+    return replace(table, y=None, groups=groups, label_groups=())
+
+
 def encode_labels(table: Table, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as int64 class indices with the sorted classes, or as float64 with none."""
+    """Labels as int64 class indices with the sorted classes, or as float64 with none.
+
+    Zeros where the task makes its own answers; float64 (n, values) where a label is several.
+    """
     import pandas as pd
 
+    if not get_task(task).supervised:
+        return np.zeros(len(table), dtype=np.int64), ()
+    if table.y is None:
+        raise ZooError(
+            f"The data for {table.target!r} have no labels, which the task {task} needs.",
+            expected="data with a label for each row",
+            received=f"{table.kind} data without labels",
+            hint="`zoo data list` shows the data sets and their tasks.",
+            kind="kind_mismatch",
+        )
+    if np.ndim(table.y) == 2:
+        return np.asarray(table.y, dtype=np.float64), ()
     labels = pd.Series(table.y).reset_index(drop=True)
     missing = labels.isna().to_numpy()
     if missing.any():
@@ -629,7 +647,7 @@ def _strata(y: np.ndarray, classes: tuple[str, ...], groups: Mapping[str, Any]) 
     """One integer (n,) for each combination of label (quartile for values) and groups."""
     import pandas as pd
 
-    keys = {"label": y if classes else _quarter(y)}
+    keys = {"label": y if classes else _quarter(y.reshape(len(y), -1).mean(axis=1))}
     for name, values in groups.items():
         series = pd.Series(values).reset_index(drop=True)
         if is_number_type(series) and series.nunique() > MAX_UNBANDED:

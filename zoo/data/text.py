@@ -76,6 +76,7 @@ def fit(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
         "column": data.columns[0]["name"] if data.columns else "text",
         "shape": [int(options.get("length", usual))],
         "words": vocabulary,
+        "vocabulary": len(SPECIAL) + len(vocabulary),
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from zoo.tasks import Task, get_task
 
 if TYPE_CHECKING:
+    from zoo.predictions import Predictions
     from zoo.train.session import Session
 
 
@@ -58,11 +59,14 @@ def _pairs(words: Any) -> Any:
     return analyse
 
 
-def baseline_logits(session: Session) -> tuple[str, np.ndarray]:
-    """Name of the baseline, and its outputs on the test rows, float64 (n, outputs)."""
+def linear(session: Session) -> tuple[str, Predictions]:
+    """Name of the linear baseline, and what it says about the test rows."""
+    from zoo.predict import to_predictions
+
     task, parts = get_task(session.data.task), session.data.parts
     y = session.data.y[parts["train"]]
     if "target" in session.plan:
         y = (y - session.plan["target"]["mean"]) / session.plan["target"]["scale"]
     prefix, x, test = inputs(session, parts["train"], parts["test"])
-    return prefix + task.baseline, linear_logits(task, x, y, test)
+    outputs, example = linear_logits(task, x, y, test), session.example(parts["test"])
+    return prefix + task.baseline, to_predictions(session, outputs, example, "test", parts["test"])

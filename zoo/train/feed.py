@@ -23,17 +23,26 @@ BLOCK_BYTES = 8_000_000
 
 @dataclass
 class Samples:
-    """Encoded inputs (n, ...) and targets: int64 class indices or scaled float32 (n,).
+    """Encoded inputs (n, ...) and targets (n, ...): class indices, ids or scaled values.
 
-    ``class_weights`` float32 (classes,): how much a row of each class counts, None for all alike.
+    ``weights`` float32 say how much each answer counts: None for all alike. ``draw(x, y, weights,
+    state)`` is run on each batch with the int64 (2,) state of its step: see
+    :class:`zoo.tasks.Task`. ``class_weights`` float32 (classes,): how much a row of each class
+    counts, None for all alike.
     """
 
     x: np.ndarray
     y: np.ndarray
+    weights: np.ndarray | None = None
+    draw: Callable[..., tuple[Any, Any, Any]] | None = None
     class_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """``(x, y)``, or ``(x, y, weights)``."""
+        return (self.x, self.y) if self.weights is None else (self.x, self.y, self.weights)
 
 
 @dataclass
@@ -42,6 +51,7 @@ class Stream:
 
     load: Callable[[np.ndarray], Samples]
     rows: int
+    draw: Callable[..., tuple[Any, Any, Any]] | None = None
     class_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -87,7 +97,7 @@ class Feed:
     def epoch(self, epoch: int, start: int = 0) -> Any:
         """The batches of one epoch from step ``start`` on, as a ``tf.data.Dataset``.
 
-        Elements are (inputs, targets), or (inputs, targets, weights) where classes are weighted or
+        Elements are (inputs, targets), or (inputs, targets, weights) where samples are weighted or
         there is more than one replica.
         """
         from zoo.backend import tf
@@ -97,7 +107,7 @@ class Feed:
         if isinstance(self._samples, Stream):
             return self._streamed(self._samples, order, epoch, start).prefetch(4)
         if self._tensors is None:
-            self._tensors = tf.constant(self._samples.x), tf.constant(self._samples.y)
+            self._tensors = tuple(tf.constant(array) for array in self._samples.arrays())
         indices = tf.data.Dataset.from_tensor_slices(order).batch(self.size)
         gather = self._gather(self._tensors, epoch, start)
         return indices.enumerate().map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
@@ -107,12 +117,11 @@ class Feed:
         from zoo.backend import tf
 
         one = stream.load(np.zeros(1, dtype=np.int64))
-        kinds = (one.x, one.y)
+        kinds = one.arrays()
         block = self.size * max(1, BLOCK_BYTES // (one.x.nbytes * self.size))
 
         def load(begin: np.ndarray) -> tuple[np.ndarray, ...]:
-            found = self._mine(stream, order[int(begin) : int(begin) + block])
-            return found.x, found.y
+            return self._mine(stream, order[int(begin) : int(begin) + block])
 
         def made(begin: Any) -> tuple[Any, ...]:
             arrays = tf.numpy_function(load, [begin], [array.dtype for array in kinds])
@@ -127,38 +136,49 @@ class Feed:
         blocks = tf.data.Dataset.range(0, len(order), block)
         return blocks.map(made, num_parallel_calls=2).prefetch(1).flat_map(cut)
 
-    def _mine(self, stream: Stream, index: np.ndarray) -> Samples:
-        """The samples of whole batches, without the inputs that other workers' replicas take."""
+    def _mine(self, stream: Stream, index: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The arrays of whole batches, without the rows that other workers' replicas take.
+
+        Weights are made for all rows: every worker needs their sum.
+        """
         rank, workers = self.share
         if workers == 1 or self._mixes:  # a row may be mixed with any other of its batch
-            return stream.load(index)
+            return stream.load(index).arrays()
         within = np.arange(len(index)) % self.size
         real = np.full(len(index), self.size)
         real[len(index) // self.size * self.size :] = len(index) % self.size
         filled = -(-real // self.replicas) * self.replicas
         mine = within // (filled // workers) == rank
         found = stream.load(index[mine])
-        x = np.zeros((len(index), *found.x.shape[1:]), found.x.dtype)
-        y = np.zeros((len(index), *found.y.shape[1:]), found.y.dtype)
-        x[mine], y[mine] = found.x, found.y
-        return Samples(x, y)
+        if found.weights is not None:
+            return stream.load(index).arrays()
+        made = []
+        for part in found.arrays():
+            whole = np.zeros((len(index), *part.shape[1:]), part.dtype)
+            whole[mine] = part
+            made.append(whole)
+        return tuple(made)
 
     def _gather(self, tensors: tuple[Any, ...], epoch: int, start: int) -> Callable[..., Any]:
         """``f(number of the batch after start, indices into tensors)`` -> the batch."""
         from zoo.backend import tf
 
-        x, y = tensors
-
         def gather(number: Any, index: Any) -> tuple[Any, ...]:
+            inputs, targets, *rest = (tf.gather(held, index) for held in tensors)
+            weights = self._weighted(rest[0]) if rest else None
+
             def state(k: int) -> Any:
                 draw = (number + start) * 97 + k
                 return tf.stack([tf.constant(self.seed * 100_003 + epoch, tf.int64), draw])
 
-            inputs, targets = tf.gather(x, index), tf.gather(y, index)
+            if self._samples.draw is not None:
+                drawn = self._samples.draw(inputs, targets, weights, state(96))
+                inputs, targets, weights = drawn[0], drawn[1], self._weighted(drawn[2])
             if self._mixes and targets.dtype.is_integer:
                 targets = tf.one_hot(targets, self.classes)
             inputs, targets = augment(self._augment, (inputs, targets), state)
-            weights = self._class_weights(targets)
+            if (by_class := self._class_weights(targets)) is not None:
+                weights = by_class if weights is None else weights * by_class
             if self.replicas > 1:
                 return self._filled(inputs, targets, weights)
             return (inputs, targets) if weights is None else (inputs, targets, weights)
@@ -193,8 +213,19 @@ class Feed:
 
         weights = tf.ones([real]) if weights is None else weights
         weights *= tf.cast(filled, tf.float32) / tf.cast(real, tf.float32)
-        weights = tf.concat([weights, tf.zeros([filled - real])], axis=0)
+        weights = tf.concat([weights, 0 * tf.repeat(weights[:1], filled - real, axis=0)], axis=0)
         return fill(inputs), fill(targets), weights
+
+    @staticmethod
+    def _weighted(weights: Any) -> Any:
+        """Weights of mean 1 (None stays None): a mean over elements is then the weighted mean, and so
+        is the mean over replicas' means."""
+        from zoo.backend import tf
+
+        if weights is None:
+            return None
+        size = tf.cast(tf.size(weights), tf.float32)
+        return weights * size / tf.maximum(tf.reduce_sum(weights), 1e-6)
 
 
 def has_batch_statistics(model: Any) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import preprocess, text
+from zoo.data import preprocess
 from zoo.data.core import Data, Request, open_data
 from zoo.errors import FAILURE, ZooError
 from zoo.progress import Progress
 from zoo.run import Run, Variant, create_run, guard_disk, hash_of, now, write_atomic
 from zoo.spec import ModelSpec
-from zoo.tasks import get_task
+from zoo.tasks import Example, get_task
 from zoo.train.distribution import Replicas, Strategy, open_replicas
 from zoo.train.execution import Choice, Execution
 from zoo.train.feed import Samples, Stream
@@ -103,29 +103,32 @@ class Session:
     def samples(self, part: str) -> Samples | Stream:
         """Encoded inputs and training targets of a split, held where they are at most
         :data:`HELD_BYTES`."""
-        rows = self.data.parts[part]
-        weights = None
+        rows, task = self.data.parts[part], get_task(self.data.task)
+        draw, weights = None if task.draw is None else task.draw(self.plan), None
         if self.options.class_weight == "balanced":
             weights = class_weights(self.data.y[rows], len(self.data.classes))
-        if len(rows) * self.encoded(rows[:1]).nbytes > HELD_BYTES:
-            return Stream(lambda index: self._samples(rows[index]), len(rows), weights)
-        return replace(self._samples(rows), class_weights=weights)
 
-    def _samples(self, rows: np.ndarray) -> Samples:
-        return Samples(self.encoded(rows), self.targets(rows))
+        def load(some: np.ndarray) -> Samples:
+            raw = self._framed(some)
+            return Samples(raw.x, raw.y, raw.weights, draw, weights)
+
+        one = sum(array.nbytes for array in load(rows[:1]).arrays())
+        if len(rows) * one > HELD_BYTES:
+            return Stream(lambda index: load(rows[index]), len(rows), draw, weights)
+        return load(rows)
+
+    def example(self, rows: np.ndarray) -> Example:
+        """Rows as the model is judged by them: what is drawn in training is fixed here."""
+        raw, settle = self._framed(rows), get_task(self.data.task).settle
+        return raw if settle is None else settle(self.plan, raw, rows)
 
     def encoded(self, rows: np.ndarray) -> np.ndarray:
-        """Encoded inputs of rows: float32 (n, *shape), or int32 where they are word ids."""
-        return preprocess.apply(self.plan, self.data.take(rows))
+        """Encoded inputs of rows: float32 (n, *shape), or int32 where they are ids."""
+        return self.example(rows).x
 
-    def targets(self, rows: np.ndarray) -> np.ndarray:
-        """What the loss compares with: int64 (n,) classes, or float32 (n, 1)."""
-        y = self.data.y[rows]
-        if "target" in self.plan:
-            y = (y - self.plan["target"]["mean"]) / self.plan["target"]["scale"]
-        if get_task(self.data.task).outputs(len(self.data.classes)) == 1:
-            return y.astype(np.float32)[:, None]
-        return y
+    def _framed(self, rows: np.ndarray) -> Example:
+        x = preprocess.apply(self.plan, self.data.take(rows))
+        return get_task(self.data.task).frame(self.plan, x, self.data.y[rows])
 
     def replicas(self) -> Replicas | None:
         """The devices to train on, None for one; asked for before anything is computed."""
@@ -172,15 +175,15 @@ class Session:
     def validator(self, model: Any) -> Any:
         """A function that gives validation loss and the task's first metric."""
         from zoo.metrics import evaluate
-        from zoo.predict import compiled, to_predictions
+        from zoo.predict import compiled, predict_rows
 
         forward, rows = compiled(model), self.data.parts["val"]
-        x, task = self.encoded(rows), get_task(self.data.task)
+        task = get_task(self.data.task)
+        name = task.metrics[0]
 
         def validate() -> dict[str, float]:
-            said = to_predictions(forward(x), self.plan, self.data, "val", rows)
+            said = predict_rows(self, forward, "val", rows)
             loss = task.sample_score(said.y_true, said.y_pred, said.scores).mean()
-            name = task.metrics[0]
             value = evaluate(name, said.y_true, said.y_pred, said.scores)
             return {"val_loss": float(loss), f"val_{name}": value}
 
@@ -223,6 +226,8 @@ def prepare(
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
     check_kind_early(spec, request)
+    if request.task is None and not get_task(spec.task).supervised:
+        request = replace(request, task=spec.task)  # it is the model that asks, not the data
     if request.offline and config.get("weights") == "imagenet":
         raise ZooError(
             "Published weights are downloaded, which --offline forbids.",
@@ -242,11 +247,10 @@ def prepare(
         )
     check_loss(get_task(data.task), options)
     chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
-    plan = preprocess.fit(data, chosen)
-    config["shape"] = tuple(plan["shape"])
-    if "words" in plan:
-        config["vocabulary"] = len(text.SPECIAL) + len(plan["words"])
+    plan = preprocess.fit(data, {**spec.encoding, **chosen})
     config["outputs"] = get_task(data.task).outputs(len(data.classes))
+    from_plan = {key: plan[key] for key in FROM_DATA if key in plan}
+    config |= {k: tuple(v) if isinstance(v, list) else v for k, v in from_plan.items()}
     return Session(spec, request, data, plan, config, options, seed, deterministic, engine)
 
 
