@@ -107,14 +107,14 @@ def test_class_weights_are_scikit_learns():
 def test_class_weights_reach_the_batches_and_follow_mixed_targets():
     images, labels = np.ones((8, 4, 4, 1), "float32"), np.array([0, 0, 0, 0, 0, 0, 1, 2])
     table = class_weights(labels, 3)
-    samples = Samples(images, labels, table)
+    samples = Samples(images, labels, class_weights=table)
     (_, y, weights), *_ = Feed(samples, TrainOptions(batch_size=8), 0).epoch(0)
     np.testing.assert_allclose(weights, table[y.numpy()])
     assert weights.numpy().mean() == pytest.approx(1)
     options = TrainOptions(batch_size=8, augment=("mixup",))
     (_, y, weights), *_ = Feed(samples, options, 0, classes=3).epoch(0)
     np.testing.assert_allclose(weights, y.numpy() @ table, rtol=1e-5)
-    one_logit = Samples(images, (labels > 0).astype("float32")[:, None], table[:2])
+    one_logit = Samples(images, (labels > 0).astype("float32")[:, None], class_weights=table[:2])
     (_, y, weights), *_ = Feed(one_logit, TrainOptions(batch_size=8), 0).epoch(0)
     np.testing.assert_allclose(weights, table[y.numpy()[:, 0].astype(int)])
 
