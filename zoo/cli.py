@@ -731,17 +731,67 @@ class _Compress(click.Command):
 
 @cli.command(
     cls=_Compress,
-    epilog=_examples("zoo compress latest int8 prune:0.8+int8", "zoo compress latest float16"),
+    epilog=_examples(
+        "zoo compress latest int8 prune:0.8+int8",
+        "zoo compress latest --sweep",
+        "zoo compress latest --sweep --max-drop 0.01 --max-worst-group-drop 0.02",
+        "zoo compress latest --sweep int8 qat+int8 --max-p90-ms 2 --prefer latency",
+    ),
 )
 @click.argument("run")
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.argument("recipes", nargs=-1, metavar="RECIPE...")
 @click.option("--variant", default="base", show_default=True, help="Which variant to start from.")
+@click.option("--sweep", is_flag=True,
+              help="Try the RECIPEs, or else a grid of them; measure each, draw the Pareto fronts.")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(0), metavar="X",
+              help="Take a variant that loses at most so much (0.01: a point of accuracy, or 1 % of "
+              "an error). With --sweep, as the next ones.")  # fmt: skip
+@click.option("--max-worst-group-drop", type=click.FloatRange(0), metavar="X",
+              help="... of which no group loses more.")  # fmt: skip
+@click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="... that is no larger.")
+@click.option("--max-p90-ms", type=click.FloatRange(0, min_open=True), metavar="X",
+              help="... whose latency at p90 is no longer.")  # fmt: skip
+@click.option("--prefer", default="size", show_default=True,
+              type=click.Choice(["size", "gzip", "latency"]),
+              help="Of those that meet all, take the one with the least of this.")  # fmt: skip
+@click.option("--split", default="val", show_default=True, type=click.Choice(["val", "test"]),
+              help="Rows to judge losses on; test rows are shown in any case.")  # fmt: skip
+@click.option("--seconds", default=1.5, show_default=True, type=click.FloatRange(0.1, 3600),
+              help="Least duration of each latency measurement.")  # fmt: skip
+@_min_cell
 @_runs
 @_shared
-def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> None:
-    """Make compressed variants of RUN."""
+def compress(
+    run: str, recipes: tuple[str, ...], variant: str, sweep: bool, prefer: str, split: str,
+    seconds: float, min_cell: int, root: Path, **limits: float | None,
+) -> None:  # fmt: skip
+    """Make compressed variants of RUN.
+
+    With --sweep and a --max-... the smallest (or fastest) variant that meets them all is taken, and
+    every other one is told what it missed; exit code 3 where none meets them.
+    """
     from zoo import api
 
+    given = {name: value for name, value in limits.items() if value is not None}
+    if sweep:
+        chosen = {"--variant"} | (set() if given else {"--prefer"})
+        _refuse(
+            sorted(chosen & set(_given(but=()))),
+            "a sweep starts from base." if given else "without a --max-... nothing is chosen.",
+        )
+        document = api.sweep(
+            run, recipes, limits=given, prefer=prefer, split=split, seconds=seconds,
+            min_cell=min_cell, root=root, progress=_progress(),
+        )  # fmt: skip
+        _emit(document, _sweep_text(document))
+        _fail_on_errors(document["results"])
+        if given and document["chosen"] is None:
+            raise SystemExit(ENFORCED)
+        return
+    own = {"variant", "root", "as_json", "debug"}
+    _refuse(_given(but=own), "it goes with --sweep.")
+    if not recipes:
+        raise click.UsageError("Expected at least one RECIPE, or --sweep.")
     document = api.compress(run, recipes, variant=variant, root=root, progress=_progress())
     rows = []
     for r in document["results"]:
@@ -754,6 +804,58 @@ def compress(run: str, recipes: tuple[str, ...], variant: str, root: Path) -> No
     header = ("variant", "size", "gzip", "sparsity", "test", "parity", "error")
     _emit(document, _table(header, rows))
     _fail_on_errors(document["results"])
+
+
+def _sweep_text(document: Mapping[str, Any]) -> str:
+    """The table of a sweep, what each rejected variant missed, and the one that is taken."""
+    from zoo.compress.sweep import LIMITS
+
+    rows, rejected = [], []
+    for r in document["results"]:
+        worst, hurt = r.get("worst_group") or {}, r.get("hurt_most") or {}
+        p90 = r.get("p90_ms")
+        named = f"{hurt.get('attribute')}={hurt.get('group')}"
+        lost = r.get("worst_group_drop")
+        rows.append((
+            r["variant"], _number(r.get("value")), _loss(r.get("drop")),
+            _number(worst.get("value")), _loss(lost) + (f" {named}" if lost else ""),
+            _bytes(r.get("bytes")), _bytes(r.get("bytes_gzip")),
+            "-" if p90 is None else f"{p90:.4g} ms", _fronts(r["front"]),
+            "taken" if r["variant"] == document["chosen"] else "",
+        ))  # fmt: skip
+        if r["missed"] and r["variant"] != "base":
+            said = [
+                f"{LIMITS[m['constraint']].words} "
+                + (m["reason"] if m["received"] is None
+                   else f"{m['received']:.6g} > {m['expected']:.6g}")
+                for m in r["missed"]
+            ]  # fmt: skip
+            rejected.append(f"not {r['variant']}: {'; '.join(dict.fromkeys(said))}")
+    header = ("variant", document["metric"], "loss", "worst group", "largest loss of a group",
+              "size", "gzip", "p90", "front", "")  # fmt: skip
+    lines = [_table(header, rows), f"judged on the {document['split']} rows", *rejected]
+    if document["chosen"]:
+        r = next(row for row in document["results"] if row["variant"] == document["chosen"])
+        test = r["test"]
+        lines.append(
+            f"taken: {r['variant']} (least {document['prefer']} of those that meet all); on the test "
+            f"rows {test['metric']} {_number(test['value'])}, loss {_loss(test['drop'])}, largest "
+            f"loss of a group {_loss(test['worst_group_drop'])}"
+        )
+    elif document["limits"]:
+        lines.append("taken: none, no variant meets all constraints")
+    return "\n".join([*lines, document["report"]])
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{round(value, 4) + 0.0:+.4f}"
+
+
+def _fronts(names: Collection[str]) -> str:
+    """The planes in whose Pareto front a variant is: by loss, and by the worst group's."""
+    shown = {"size": "size", "latency": "p90", "worst_group_size": "worst/size",
+             "worst_group_latency": "worst/p90"}  # fmt: skip
+    return " ".join(text for name, text in shown.items() if name in names)
 
 
 @cli.command(

@@ -184,6 +184,21 @@ class AuditDocument(Bound):
     passed: bool
 
 
+class SweepDocument(Bound):
+    """``sweep.json``: the recipes that were tried on one run, and the one that was taken."""
+
+    run: str  # the run's name; on stdout its path
+    report: str | None  # relative to the run's folder; on stdout its path
+    split: str  # the rows that losses were judged on
+    metric: str
+    limits: dict[str, float]
+    prefer: str
+    chosen: str | None
+    #: {variant, recipe, bytes, bytes_gzip, p90_ms, value, drop, worst_group, worst_group_drop, test,
+    #: front, missed, error}, base among them
+    results: list[dict[str, Any]]
+
+
 class ResultList(Model):
     """A file of results keyed by method, split and settings (benchmark, explain, fairness)."""
 

@@ -110,6 +110,7 @@ class Step:
     ``kind`` is ``retrain`` where the weights are trained further and ``transform`` where they are
     only converted; a transform ends a chain. ``parse`` turns the text after the colon into options
     (raises ``ValueError`` with what was expected). ``run(context, options)`` does the work.
+    ``grid`` holds the settings that a sweep tries, as they stand in a recipe.
     """
 
     name: str
@@ -119,3 +120,4 @@ class Step:
     parse: Callable[[str | None], dict[str, Any]]
     run: Callable[..., Any]
     source: str
+    grid: tuple[str, ...] = ()

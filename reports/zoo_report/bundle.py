@@ -31,7 +31,7 @@ class Bundle:
     ``run`` is run.json. ``variants`` maps a name (base first) to ``{variant, metrics, benchmark,
     explain, fairness, arrays, log}``: the documents' contents, lists of results for the middle
     three, ``arrays`` as in explain.npz or None, ``other_arrays`` as in each explain-METHOD.npz,
-    by other methods. ``log`` holds the rows of log.jsonl. ``stale`` maps
+    by other methods. ``audit`` and ``sweep`` are those documents. ``log`` holds the rows of log.jsonl. ``stale`` maps
     a document's path to the reason why it no longer describes the files beside it. ``private``
     keeps row values, texts and pictures out of the report.
     """
@@ -39,6 +39,7 @@ class Bundle:
     run: dict[str, Any]
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     audit: dict[str, Any] | None = None
+    sweep: dict[str, Any] | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
     stale: dict[str, str] = field(default_factory=dict)
     private: bool = False
@@ -70,8 +71,10 @@ def read_bundle(folder: Path, *, private: bool = False) -> Bundle:
     variants = {name: made[name] for name in order}
     audit_file = folder / "audit.json"
     audit = checker.read(audit_file, schema.AuditDocument) if audit_file.is_file() else None
+    sweep_file = folder / "sweep.json"
+    sweep = checker.read(sweep_file, schema.SweepDocument) if sweep_file.is_file() else None
     log = _rows(folder / "log.jsonl")
-    return Bundle(run, variants, audit, log, checker.stale, private)
+    return Bundle(run, variants, audit, sweep, log, checker.stale, private)
 
 
 def _variant(folder: Path, checker: _Checker) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -132,7 +132,9 @@ def _axis_x(
     grid: bool = True,
 ) -> list[Markup]:
     parts = []
-    for value, shown in zip(marks, tick_texts(marks), strict=True):
+    even = len({round(b - a, 9) for a, b in itertools.pairwise(marks)}) <= 1
+    texts = tick_texts(marks) if even else [f"{value:g}" for value in marks]
+    for value, shown in zip(marks, texts, strict=True):
         if grid:
             parts.append(_line(place(value), top, place(value), bottom, "grid"))
         parts.append(_text(place(value), bottom + 14, shown, "tick", "middle"))
@@ -224,25 +226,66 @@ def scatter(
     *,
     x_label: str,
     y_label: str,
+    front: Collection[str] = (),
+    taken: str | None = None,
 ) -> Markup:
-    """(series, name, x, y with interval): x from 0, since sizes and times are compared as ratios."""
+    """(series, name, x, y with interval): x from 0, since sizes and times are compared as ratios.
+
+    On a logarithmic axis where they are :data:`FAR` apart. ``front`` names the points of the Pareto
+    front, which a line of steps joins; ``taken`` the one that gets a ring.
+    """
     left, right, top, bottom = 44.0, WIDTH - 14.0, 24.0, 206.0
-    x_high = max((x for _, _, x, _ in points), default=1.0) * 1.12 or 1.0
+    places = [x for _, _, x, _ in points]
     low, high = span([b for *_, p in points for b in (p.value, p.low, p.high)], 0.1)
-    across, up = scale(0, x_high, left, right), scale(low, high, bottom, top)
+    up = scale(low, high, bottom, top)
+    across, marks = _ratios(places, left, right)
+    if min(places, default=0) > 0 and max(places) > FAR * min(places):
+        x_label += " (logarithmic)"
     parts = [_text(0, 11, y_label, "tick")]
     parts += _axis_y(up, ticks(low, high), left, right)
-    parts += _axis_x(across, ticks(0, x_high), top, bottom, grid=False)
+    parts += _axis_x(across, marks, top, bottom, grid=False)
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(_text(right, bottom + 31, x_label, "tick", "end"))
+    corners = sorted(
+        (across(x), up(p.value)) for _, name, x, p in points
+        if name in front and p.value is not None
+    )  # fmt: skip
+    if corners:
+        path = f"M{_n(corners[0][0])} {_n(corners[0][1])}"
+        path += "".join(f"H{_n(x)}V{_n(y)}" for x, y in corners[1:])
+        parts.append(Markup('<path d="{}" class="front"/>').format(path))
     for index, name, x, point in points:
         if point.value is None:
             continue
         drawn = [marker(index, across(x), up(point.value))]
         if point.low is not None and point.high is not None:
             drawn.insert(0, _line(across(x), up(point.low), across(x), up(point.high), "whisker"))
+        if name == taken:
+            ring = Markup('<circle cx="{}" cy="{}" r="8" class="ring"/>')
+            drawn.append(ring.format(_n(across(x)), _n(up(point.value))))
         parts.append(_group(index, drawn, f"{name}: {point.title}"))
     return _chart(bottom + 36, title, parts)
+
+
+FAR = 12  # the largest is so many times the smallest: a linear axis would crush the small ones
+
+
+def _ratios(
+    places: Sequence[float], left: float, right: float
+) -> tuple[Callable[[float], float], list[float]]:
+    """An axis for sizes or times, and its marks: from 0, or logarithmic where they are far apart."""
+    least, most = min(places, default=0.0), max(places, default=1.0)
+    if not (least > 0 and most > FAR * least):
+        high = most * 1.12 or 1.0
+        return scale(0, high, left, right), ticks(0, high)
+    low, high = math.log10(least) - 0.1, math.log10(most) + 0.1
+    exact = scale(low, high, left, right)
+    tens = range(math.floor(low), math.ceil(high) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        marks = [m * 10.0**k for k in tens for m in steps if low <= math.log10(m * 10.0**k) <= high]
+        if len(marks) <= 7:
+            break
+    return lambda value: exact(math.log10(value)), marks
 
 
 def lines(

@@ -11,6 +11,7 @@ from zoo.api.compressing import compress
 from zoo.api.explaining import explain
 from zoo.api.exporting import export
 from zoo.api.reading import compare, evaluate, predict
+from zoo.api.sweeping import sweep
 from zoo.api.training import resume, train, train_cluster
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "report",
     "resume",
     "runs",
+    "sweep",
     "train",
     "train_cluster",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.api.benchmarking import benchmark_all
 from zoo.api.compressing import compress_all
 from zoo.api.explaining import EXPLAIN_BACKGROUND, EXPLAIN_SAMPLES, explain_one, players_of
+from zoo.api.reading import predictions_of
 from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Run, Variant, find_run, list_runs, now, write_atomic
@@ -55,17 +56,8 @@ def _fairness(
     from zoo_explain.fairness import audit as judge
 
     data = run.document()["data"]
-    try:
-        said = variant.predictions(split)
-    except ZooError as error:
-        if error.kind != "missing_predictions":
-            raise
-        from zoo.train.session import reopen
-        from zoo.variants import predict_split
-
-        said = predict_split(reopen(run), variant, split)
     found = judge(
-        said,
+        predictions_of(variant, split),
         task=data["task"],
         positive=data["positive"],
         attributes=None if not attributes else list(attributes),

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
 from zoo.run import BASE, RUNS, Run, Variant, find_run, write_atomic
+
+if TYPE_CHECKING:
+    from zoo.predictions import Predictions
+    from zoo.train.session import Session
 
 
 def evaluate(
     text: str, variant: str = BASE, split: str = "test", root: Path = RUNS
 ) -> dict[str, Any]:
     """Metrics with intervals of one variant or all, measured on the artefact."""
-    from zoo.train.session import reopen
-    from zoo.variants import predict_split, score
+    from zoo.variants import score
 
     run = find_run(text, root)
     chosen = run.select(variant)
     task = run.document()["data"]["task"]
-    results, session = [], None
+    results = []
     for item in chosen:
-        try:
-            predictions = item.predictions(split)
-        except ZooError as error:
-            if error.kind != "missing_predictions":
-                raise
-            session = session or reopen(run)
-            predictions = predict_split(session, item, split)
+        predictions = predictions_of(item, split)
         result = {**score(predictions, task, item.name), **item.bound(item.artifact)}
         item.upsert("metrics.json", [result], key=("split",))
         results.append(result)
     return {"run": str(run.path), "results": results}
+
+
+def predictions_of(item: Variant, split: str, session: Session | None = None) -> Predictions:
+    """A variant's predictions on a split: the stored ones, made and stored where there are none.
+
+    ``session`` is the run's, opened where it is needed and not given.
+    """
+    from zoo.train.session import reopen
+    from zoo.variants import predict_split
+
+    try:
+        return item.predictions(split)
+    except ZooError as error:
+        if error.kind != "missing_predictions":
+            raise
+        return predict_split(session or reopen(item.run), item, split)
 
 
 def compare(first: str, second: str, root: Path = RUNS, variant: str = BASE) -> dict[str, Any]:

@@ -192,18 +192,21 @@ STEPS: dict[str, Step] = {
         Step("distill", "retrain", "MODEL", "teach another model of the zoo what this one says",
              _student, _distill, "Hinton, Vinyals & Dean 2015"),
         Step("prune", "retrain", "SPARSITY|MbyN", "set the smallest weights of each kernel to zero "
-             "while training on", _sparsity, _prune, "Zhu & Gupta 2017, with TF-MOT's engine"),
+             "while training on", _sparsity, _prune, "Zhu & Gupta 2017, with TF-MOT's engine",
+             ("prune:0.5", "prune:0.8")),
         Step("cluster", "retrain", "VALUES", "let each kernel share a few values while training on",
-             _values, _cluster, "Han, Mao & Dally, ICLR 2016, with TF-MOT's centroids"),
+             _values, _cluster, "Han, Mao & Dally, ICLR 2016, with TF-MOT's centroids",
+             ("cluster:16",)),
         Step("qat", "retrain", "", "train on with weights and activations rounded to 8 bits; then "
-             "int8", _no_argument, _qat, "Jacob et al., CVPR 2018, with TF-MOT's operations"),
+             "int8", _no_argument, _qat, "Jacob et al., CVPR 2018, with TF-MOT's operations",
+             ("qat",)),
         Step("float16", "transform", "", "half-precision weights", _no_argument,
-             _convert("float16"), FORMATS["float16"].source),
+             _convert("float16"), FORMATS["float16"].source, ("float16",)),
         Step("dynamic", "transform", "", "int8 weights, float activations", _no_argument,
-             _convert("dynamic"), FORMATS["dynamic"].source),
+             _convert("dynamic"), FORMATS["dynamic"].source, ("dynamic",)),
         Step("int8", "transform", "", "int8 weights and activations, calibrated on training rows",
-             _no_argument, _convert("int8"), FORMATS["int8"].source),
+             _no_argument, _convert("int8"), FORMATS["int8"].source, ("int8",)),
         Step("int16x8", "transform", "", "int8 weights, int16 activations, calibrated on training "
-             "rows", _no_argument, _convert("int16x8"), FORMATS["int16x8"].source),
+             "rows", _no_argument, _convert("int16x8"), FORMATS["int16x8"].source, ("int16x8",)),
     )
 }  # fmt: skip
