@@ -341,7 +341,7 @@ def build(
         gates=[{"name": "accuracy_drop", "passed": True, "expected": "<= 0.01", "received": 0.001}],
         created=CREATED,
     ).model_dump()  # fmt: skip
-    return Bundle(run, variants, audit, log, {}, private)
+    return Bundle(run, variants, audit, log=log, private=private)
 
 
 def write(bundle: Bundle, folder: Path) -> Path:
