@@ -225,7 +225,9 @@ def test_class_weights_lift_the_rare_class():
     for weights in (None, class_weights(y[:, 0].astype(int), 2)):
         model = net()
         fit(
-            model, TrainOptions(epochs=5, batch_size=64, learning_rate=0.01), Samples(x, y, weights)
+            model,
+            TrainOptions(epochs=5, batch_size=64, learning_rate=0.01),
+            Samples(x, y, class_weights=weights),
         )
         found.append(float((model(x[y[:, 0] == 1]).numpy() > 0).mean()))
     assert found[1] > found[0] + 0.1

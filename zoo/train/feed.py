@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Samples:
 
     x: np.ndarray
     y: np.ndarray
+    _: KW_ONLY
     weights: np.ndarray | None = None
     draw: Callable[..., tuple[Any, Any, Any]] | None = None
     class_weights: np.ndarray | None = None
@@ -51,6 +52,7 @@ class Stream:
 
     load: Callable[[np.ndarray], Samples]
     rows: int
+    _: KW_ONLY
     draw: Callable[..., tuple[Any, Any, Any]] | None = None
     class_weights: np.ndarray | None = None
 

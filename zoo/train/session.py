@@ -104,17 +104,17 @@ class Session:
         """Encoded inputs and training targets of a split, held where they are at most
         :data:`HELD_BYTES`."""
         rows, task = self.data.parts[part], get_task(self.data.task)
-        draw, weights = None if task.draw is None else task.draw(self.plan), None
+        more: dict[str, Any] = {"draw": None if task.draw is None else task.draw(self.plan)}
         if self.options.class_weight == "balanced":
-            weights = class_weights(self.data.y[rows], len(self.data.classes))
+            more["class_weights"] = class_weights(self.data.y[rows], len(self.data.classes))
 
         def load(some: np.ndarray) -> Samples:
             raw = self._framed(some)
-            return Samples(raw.x, raw.y, raw.weights, draw, weights)
+            return Samples(raw.x, raw.y, weights=raw.weights, **more)
 
         one = sum(array.nbytes for array in load(rows[:1]).arrays())
         if len(rows) * one > HELD_BYTES:
-            return Stream(lambda index: load(rows[index]), len(rows), draw, weights)
+            return Stream(lambda index: load(rows[index]), len(rows), **more)
         return load(rows)
 
     def example(self, rows: np.ndarray) -> Example:
