@@ -119,6 +119,20 @@ def targets_block() -> str:
     )  # fmt: skip
 
 
+def training_block() -> str:
+    from zoo.train.options import HELP, TrainOptions, choices
+
+    named = choices()
+    return table(
+        ["option", "default", "what", "choices"],
+        [
+            [f"`{name}`", "none" if value == [] else f"`{value}`", HELP[name],
+             ", ".join(f"`{choice}`" for choice in named.get(name, []))]
+            for name, value in TrainOptions().document().items()
+        ],
+    )  # fmt: skip
+
+
 def demo_block() -> str:
     return f"```\n{(GALLERY / 'printed.txt').read_text().rstrip()}\n```\n"
 
@@ -130,6 +144,7 @@ BLOCKS = {
     "compression": compression_block,
     "help": help_block,
     "targets": targets_block,
+    "training": training_block,
     "demo": demo_block,
 }
 

@@ -405,26 +405,9 @@ def _absolute(name: str) -> str:
 # Training -----------------------------------------------------------------------------------------
 
 
-def _settings(pairs: Sequence[str], file: Path | None) -> dict[str, Any]:
-    """``--set`` over ``--config``."""
-    settings: dict[str, Any] = {}
-    if file is not None:
-        try:
-            text = file.read_text(encoding="utf-8")
-            if file.suffix == ".toml":
-                import tomllib
-
-                settings = tomllib.loads(text)
-            else:
-                settings = json.loads(text)
-            if not isinstance(settings, dict):
-                raise ValueError("it is no table of keys and values")
-        except (OSError, ValueError) as error:
-            raise ZooError(
-                f"{file} could not be read as settings.",
-                expected="a JSON or TOML file with keys and values",
-                received=str(error)[:200],
-            ) from error
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """``--set`` over the settings of ``--config``."""
+    settings: dict[str, Any] = dict(click.get_current_context().meta.get("settings", {}))
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
@@ -433,6 +416,48 @@ def _settings(pairs: Sequence[str], file: Path | None) -> dict[str, Any]:
             )
         settings[key.strip()] = value.strip()
     return settings
+
+
+#: Options that a file of settings can't hold.
+_NOT_IN_FILES = {"file", "pairs", "as_json", "debug", "resume", "local_workers"}
+
+
+def _config(context: click.Context, option: click.Parameter, path: Path | None) -> None:
+    """Read ``--config``: options of the command become their defaults, the rest are settings."""
+    if path is None:
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".toml":
+            import tomllib
+
+            values = tomllib.loads(text)
+        else:
+            values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("it is no table of keys and values")
+        settings = dict(values.pop("set", {}))
+    except (OSError, TypeError, ValueError) as error:
+        raise ZooError(
+            f"{path} could not be read as settings.",
+            expected="a JSON or TOML file with keys and values",
+            received=str(error)[:200],
+        ) from error
+    params = {
+        (param.opts[0] if isinstance(param, click.Option) else str(param.name)): param
+        for param in context.command.params
+        if param.name not in {*_NOT_IN_FILES, "epochs", "batch_size"}  # --set may change these
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in values.items():
+        param = params.get(f"--{key.replace('_', '-')}") or params.get(key)
+        if param is None or param.name is None:
+            settings[key] = value
+        else:
+            several = isinstance(param, click.Option) and param.multiple
+            defaults[param.name] = [value] if several and isinstance(value, str) else value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    context.meta["settings"] = settings
 
 
 def _training(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -446,8 +471,11 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
                   help="Seed of weights and order.")  # fmt: skip
     @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
                   help="Setting of the model or its training, as `zoo info` shows them.")  # fmt: skip
-    @click.option("--config", "file", type=click.Path(path_type=Path),
-                  help="JSON or TOML file of such settings.")  # fmt: skip
+    @click.option("--config", "file", type=click.Path(path_type=Path), is_eager=True,
+                  expose_value=False, callback=_config,
+                  help="JSON or TOML file of such settings, and of options of this command.")  # fmt: skip
+    @click.option("--init-from", metavar="RUN",
+                  help="Start from that run's weights, where layers agree in name and shapes.")  # fmt: skip
     @click.option("--name", help="The run's name; made up otherwise.")
     @click.option("--deterministic", is_flag=True, help="Bit-identical results, slower.")
     @click.option(
@@ -470,13 +498,13 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--cpus", type=click.IntRange(1), help="Use at most so many cores.")
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
-        settings = _settings(kwargs.pop("pairs"), kwargs.pop("file"))
+        settings = _settings(kwargs.pop("pairs"))
         for name in ("epochs", "batch_size"):
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value
         names = ("seed", "name", "deterministic", "cpus", "execution", "checkpoint_every",
-                 "strategy")  # fmt: skip
+                 "strategy", "init_from")  # fmt: skip
         training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
         return function(*args, training=training, **kwargs)
@@ -497,6 +525,7 @@ def _request(model: str, name: str | None, fields: Mapping[str, Any]) -> Any:
         "zoo train cnn",
         "zoo train mlp --data loans.csv --target approved --sensitive sex",
         "zoo train mlp --set hidden=64,32 --set learning_rate=0.001 --seed 1",
+        "zoo train --config experiment.toml --seed 2",
         "zoo train --resume latest",
     )
 )

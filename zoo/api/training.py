@@ -33,6 +33,7 @@ def train(
     execution: str = "auto",
     checkpoint_every: int = 0,
     strategy: str = "auto",
+    init_from: str | None = None,
     dry_run: bool = False,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def train(
     ``request`` defaults to the model's own data set. With ``dry_run`` everything is resolved and
     checked and nothing is written. ``execution`` is ``auto``, ``graph``, ``graph:N``, ``xla`` or
     ``xla:N``; ``checkpoint_every`` so many steps a checkpoint is written besides after each epoch;
-    ``strategy`` is ``auto``, ``single``, ``mirrored`` (all GPUs) or ``mirrored:N``.
+    ``strategy`` is ``auto``, ``single``, ``mirrored`` (all GPUs) or ``mirrored:N``. ``init_from`` is a
+    run whose weights are taken where layers agree in name and shapes.
     """
     from zoo.data.core import Request
     from zoo.registry import models
@@ -67,6 +69,7 @@ def train(
         seed=seed,
         deterministic=deterministic,
         engine=Engine(execution, checkpoint_every, strategy),
+        init=None if init_from is None else find_run(init_from, root),
     )
     for note in session.data.notes:
         progress.say(f"data: {note}")
@@ -86,12 +89,16 @@ def train(
     replicas = session.replicas()
     with _own_root(root, replicas) as folder:
         run, built = start(session, folder, name, replicas)
+        if (init := run.document()["init"]) is not None:
+            left = f"; {_some(init['left'])} start anew" if init["left"] else ""
+            progress.say(f"init: {_some(init['taken'])} from {init['run']}{left}")
         return _train(session, run, built, progress, False, replicas)
 
 
 def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str, Any]:
     """Go on with an interrupted run; of a finished one, its document."""
-    from zoo.train.session import reopen
+    from zoo.train.checkpoint import newest
+    from zoo.train.session import initialise, reopen
 
     run = find_run(text, root)
     document = run.document()
@@ -103,7 +110,15 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
     with _own_root(run.path.parent, replicas) as folder:
         if folder != run.path.parent:
             run = Run(Path(shutil.copytree(run.path, folder / run.name)))
-        return _train(session, run, session.build(replicas), progress, True, replicas)
+        model = session.build(replicas)
+        initialise(run, model, bool(newest(run.path / "checkpoints").arrays))
+        return _train(session, run, model, progress, True, replicas)
+
+
+def _some(names: Sequence[str]) -> str:
+    """``3 layers (a, b, c)``"""
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"{len(names)} layer{'s' * (len(names) != 1)} ({shown})"
 
 
 def train_cluster(words: Sequence[str], workers: int, progress: Progress = QUIET) -> int:

@@ -9,6 +9,28 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown
 
+#: What each option means.
+HELP: dict[str, str] = {
+    "epochs": "passes over the training rows",
+    "batch_size": "rows a step",
+    "optimizer": "how weights follow gradients",
+    "learning_rate": "the highest rate of the schedule",
+    "momentum": "of `sgd`, Nesterov's",
+    "weight_decay": "decoupled; `adam` has none",
+    "schedule": "the learning rate over all steps; `exponential` ends at 1 % of it",
+    "warmup": "linear rise before the schedule: a share of all steps below 1, else a number of steps",
+    "loss": "what is minimised; `default` is the task's own",
+    "focal_gamma": "exponent of the loss `focal`",
+    "label_smoothing": "share of a label that is spread over all classes",
+    "class_weight": "`balanced` makes every class count alike",
+    "l1": "penalty of kernels: the sum of their absolute values, so many times",
+    "l2": "penalty of kernels: the sum of their squares, so many times",
+    "clip_norm": "bound of the norm of all gradients together; 0 is off",
+    "clip_value": "bound of each number of a gradient; 0 is off",
+    "augment": "changes of pictures, in this order, separated by commas",
+    "patience": "epochs without a better validation loss that end the training; 0 is never",
+    "keep": "the weights that remain: of the best validation loss, or the last",
+}
 #: Options that are shares or strengths: name -> (lowest, highest, what is expected).
 RANGES: dict[str, tuple[float, float, str]] = {
     "epochs": (1, math.inf, "a whole number, at least 1"),
@@ -29,17 +51,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a model is trained.
-
-    ``weight_decay`` is decoupled (``adam`` has none), ``momentum`` is that of ``sgd``.
-    ``schedule`` takes the learning rate over all steps; before it, it rises linearly during
-    ``warmup``: a share of all steps below 1, else a number of steps. ``loss`` is the task's own by
-    default; ``focal_gamma`` is the exponent of ``focal``. ``l1`` and ``l2`` penalise kernels.
-    ``clip_norm`` bounds the norm of all gradients together, ``clip_value`` each number (0: off).
-    ``class_weight`` ``balanced`` makes every class count alike. ``patience`` epochs without a better
-    validation loss stop the training early (0: never). ``keep`` says which weights remain: those of
-    the best validation loss, or the last.
-    """
+    """How a model is trained; :data:`HELP` says what each option means."""
 
     epochs: int = 10
     batch_size: int = 64
@@ -90,20 +102,11 @@ class TrainOptions:
                 expected="clip_norm or clip_value",
                 received=f"clip_norm={self.clip_norm} and clip_value={self.clip_value}",
             )
-        from zoo.train.augment import AUGMENTATIONS
-        from zoo.train.losses import LOSSES
-
-        choices: list[tuple[str, str, Collection[str]]] = [
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("loss", self.loss, ("default", *LOSSES)),
-            ("class_weight", self.class_weight, ("none", "balanced")),
-            ("keep", self.keep, ("best", "last")),
-            *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
-        ]
-        for what, name, table in choices:
-            if name not in table:
-                raise unknown(what, name, table)
+        for what, table in choices().items():
+            value = getattr(self, what)
+            for name in value if isinstance(value, tuple) else (value,):
+                if name not in table:
+                    raise unknown("augmentation" if what == "augment" else what, name, table)
 
     def learning_rates(self, steps: int) -> Any:
         """The learning rate over a training of ``steps`` steps: a number or a Keras schedule."""
@@ -121,6 +124,21 @@ class TrainOptions:
         }
         optimizer = OPTIMIZERS[self.optimizer](self.learning_rates(steps), self, clip)
         return _clips_the_sum(optimizer) if clip else optimizer
+
+
+def choices() -> dict[str, list[str]]:
+    """Options that are chosen from a table: the names there are."""
+    from zoo.train.augment import AUGMENTATIONS
+    from zoo.train.losses import LOSSES
+
+    return {
+        "optimizer": list(OPTIMIZERS),
+        "schedule": list(SCHEDULES),
+        "loss": ["default", *LOSSES],
+        "class_weight": ["none", "balanced"],
+        "augment": list(AUGMENTATIONS),
+        "keep": ["best", "last"],
+    }
 
 
 def _clips_the_sum(optimizer: Any) -> Any:

@@ -21,6 +21,7 @@ from zoo.tasks import Example, get_task
 from zoo.train.distribution import Replicas, Strategy, open_replicas
 from zoo.train.execution import Choice, Execution
 from zoo.train.feed import Samples, Stream
+from zoo.train.initial import start_from
 from zoo.train.loop import Fitted, fit
 from zoo.train.losses import check_loss, class_weights
 from zoo.train.options import TrainOptions, apply_settings
@@ -71,6 +72,7 @@ class Session:
     deterministic: bool
     engine: Engine = Engine()
     distilled: bool = False  # its model is not the run's own
+    init: Run | None = None  # whose weights it starts from
 
     def as_model(self, name: str, config: Mapping[str, Any] | None = None) -> Session:
         """The same data with another model of the zoo, as distillation trains it.
@@ -218,6 +220,7 @@ def prepare(
     seed: int,
     deterministic: bool,
     engine: Engine = Engine(),
+    init: Run | None = None,
 ) -> Session:
     """Load the data and resolve config and options. Raises :class:`ZooError` for what is wrong."""
     engine.resolved(deterministic)
@@ -251,7 +254,9 @@ def prepare(
     config["outputs"] = get_task(data.task).outputs(len(data.classes))
     from_plan = {key: plan[key] for key in FROM_DATA if key in plan}
     config |= {k: tuple(v) if isinstance(v, list) else v for k, v in from_plan.items()}
-    return Session(spec, request, data, plan, config, options, seed, deterministic, engine)
+    return Session(
+        spec, request, data, plan, config, options, seed, deterministic, engine, init=init
+    )
 
 
 def _of_plan(name: str, value: Any, data: Data) -> int:
@@ -295,8 +300,10 @@ def structure(model: Any) -> str:
     )
 
 
-def run_document(session: Session, name: str, model: Any) -> dict[str, Any]:
-    """``run.json`` at the start of a training."""
+def run_document(
+    session: Session, name: str, model: Any, init: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """``run.json`` at the start of a training; ``init`` is what :func:`start_from` said."""
     from zoo.backend import device
     from zoo.environment import versions
     from zoo.schema import RunDocument
@@ -306,6 +313,7 @@ def run_document(session: Session, name: str, model: Any) -> dict[str, Any]:
     data = {**session.data.describe(), "request": session.request.document()}
     identity = [spec["name"], spec["version"], spec["structure"], config,
                 session.options.document(), data["sha256"], data["request"]]  # fmt: skip
+    identity += [init["sha256"]] if init else []
     return RunDocument(
         run=name,
         spec=spec,
@@ -315,6 +323,7 @@ def run_document(session: Session, name: str, model: Any) -> dict[str, Any]:
         experiment=hash_of(identity)[:16],
         seed=session.seed,
         engine=asdict(session.engine),
+        init=None if init is None else dict(init),
         versions=versions(),
         device=device(),
         git=git_revision(),
@@ -345,13 +354,14 @@ def start(
     model = session.build(replicas)
     if replicas is not None:
         replicas.adopt(model, session.options.batch_size)
+    init = None if session.init is None else start_from(model, session.init)
     if name is None:
         clean = "".join(c if c.isalnum() or c in "._-" else "-" for c in session.data.name)
         stem = Path(clean).name.split(".")[0].strip("-._")[:40] or "data"
         name = f"{session.spec.name}-{stem}-{secrets.token_hex(3)}"
 
     def fill(folder: Path) -> None:
-        write_atomic(folder / "run.json", dump(run_document(session, name, model)))
+        write_atomic(folder / "run.json", dump(run_document(session, name, model, init)))
         write_atomic(folder / "preprocess.json", dump(session.plan))
         (folder / "checkpoints").mkdir()
 
@@ -383,6 +393,27 @@ def reopen(run: Run) -> Session:
         deterministic=deterministic,
         engine=_engine(document),
     )
+
+
+def initialise(run: Run, model: Any, begun: bool) -> None:
+    """Give a rebuilt model the weights that its run started from, unless a checkpoint has others.
+
+    Raises :class:`ZooError` when it is needed and the other run is gone or has changed.
+    """
+    from zoo.run import find_run
+
+    init = run.document()["init"]
+    if init is None or begun:
+        return
+    again = start_from(model, find_run(init["path"], run.path.parent))
+    if again["sha256"] != init["sha256"]:
+        raise ZooError(
+            f"{init['run']}, which {run.name} started from, has other weights now.",
+            expected=f"SHA-256 {init['sha256'][:12]}",
+            received=again["sha256"][:12],
+            hint="Train anew with --init-from.",
+            kind="changed_weights",
+        )
 
 
 def _engine(document: Mapping[str, Any]) -> Engine:
