@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_text import reviews
 
-from zoo.data import large, preprocess, shards
+from zoo.data import images, large, preprocess, shards
 from zoo.data.core import Request, open_data
 from zoo.data.shards import Stored, StoredTable
 from zoo.errors import ZooError
@@ -109,6 +109,118 @@ def test_converted_texts_are_the_texts(tmp_path, all_large, monkeypatch, name):
     assert plans[0] == plans[1]
     rows = whole.parts["test"][::-1]
     assert stored.take(rows).tolist() == whole.take(rows).tolist()
+
+
+def test_many_pictures_are_decoded_once(tmp_path, monkeypatch, cache):
+    folder = build.write_pictures(tmp_path / "p")
+    whole = open_data(Request(str(folder)))
+    monkeypatch.setattr(images, "HELD", 1000)
+    monkeypatch.setattr(shards, "WINDOW", 300)
+    stored = open_data(Request(str(folder)))
+    assert stored.cache.parent == cache
+    rows = np.random.default_rng(0).permutation(len(whole.y))
+    np.testing.assert_array_equal(stored.take(rows), whole.take(rows))
+    assert preprocess.fit(stored, {}) == preprocess.fit(whole, {})
+    monkeypatch.setattr(images, "_pixels", None)  # decoding again would fail
+    np.testing.assert_array_equal(open_data(Request(str(folder))).take(rows), whole.take(rows))
+
+
+def write_records(path, rows):
+    """A TFRecord file of ``tf.train.Example``; None and lists as they are."""
+    from zoo.backend import tf
+
+    def feature(value):
+        values = value if isinstance(value, list) else [value]
+        if isinstance(values[0], (str, bytes)):
+            raw = [v.encode() if isinstance(v, str) else v for v in values]
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=raw))
+        if isinstance(values[0], int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    with tf.io.TFRecordWriter(str(path), "GZIP" if path.suffix == ".gz" else None) as out:
+        for row in rows:
+            features = {k: feature(v) for k, v in row.items() if v is not None}
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            out.write(example.SerializeToString())
+    return path
+
+
+def some_rows(count=800):
+    rng = np.random.default_rng(0)
+    return [
+        {"age": None if k % 9 == 0 else int(rng.integers(90)), "pay": float(rng.normal()),
+         "city": str(rng.choice(["Aix", "Köln"])), "pair": [1.0, 2.0],
+         "sex": str(rng.choice(["f", "m"])), "y": str(rng.choice(["no", "yes"]))}
+        for k in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecord.gz", "folder"])
+def test_tfrecords_are_a_table(tmp_path, all_large, name):
+    rows, path = some_rows(), tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        write_records(path / "a.tfrecord-00000-of-00002", rows[:300])
+        write_records(path / "a.tfrecord-00001-of-00002", rows[300:])
+    else:
+        write_records(path, rows)
+    found = []
+    for on in (False, True):
+        all_large(on)
+        found.append(open_data(Request(str(path), target="y", sensitive=("sex",))))
+    whole, stored = found
+    assert isinstance(stored.x, StoredTable)
+    assert whole.y.tolist() == [int(row["y"] == "yes") for row in rows]
+    assert {c["name"]: c["kind"] for c in whole.columns} == {
+        "age": "numeric", "pay": "numeric", "city": "categorical", "pair": "nested",
+    }  # fmt: skip
+    facts = [replace(data, notes=[], cache=None).describe() for data in found]
+    assert facts[0] == facts[1]
+    plan = preprocess.fit(whole, {})
+    encoded = [preprocess.apply(plan, data.take(data.parts["test"])) for data in found]
+    np.testing.assert_array_equal(*encoded)
+
+
+def test_tfrecords_of_pictures(tmp_path, monkeypatch):
+    folder = build.write_pictures(tmp_path / "p")
+    plain = open_data(Request(str(folder)))
+    files = sorted(folder.rglob("*.png"))
+    rows = [
+        {"image/encoded": file.read_bytes(), "label": file.parent.name, "hand": f"h{k % 2}"}
+        for k, file in enumerate(files)
+    ]
+    path = write_records(tmp_path / "p.tfrecord", rows)
+    data = open_data(Request(str(path), sensitive=("hand",)))
+    assert data.kind == "image"
+    assert data.classes == plain.classes
+    assert set(data.groups["hand"]) == {"h0", "h1"}
+    every = np.arange(len(files))
+    np.testing.assert_array_equal(data.x, plain.x)
+    monkeypatch.setattr(images, "HELD", 1000)
+    stored = open_data(Request(str(path), sensitive=("hand",)))
+    np.testing.assert_array_equal(stored.take(every), plain.x)
+    with pytest.raises(ZooError, match="have no feature 'foot'"):
+        open_data(Request(str(path), sensitive=("foot",)))
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "other", "picture"])
+def test_damaged_tfrecords_are_one_message(tmp_path, harm):
+    from test_data import check_message
+
+    path = write_records(tmp_path / "a.tfrecord", some_rows(40))
+    content = path.read_bytes()
+    if harm == "cut":
+        path.write_bytes(content[:-9])
+    elif harm == "flip":
+        path.write_bytes(content[:900] + bytes([content[900] ^ 1]) + content[901:])
+    elif harm == "other":
+        path.write_text("a,b\n" * 50)
+    else:
+        write_records(path, [{"image": b"no picture", "label": "a"}] * 30)
+    with pytest.raises(ZooError) as caught:
+        open_data(Request(str(path), target="label" if harm == "picture" else "y"))
+    check_message(caught.value)
 
 
 def test_preprocessing_is_fitted_on_a_draw_of_many_rows(tmp_path, monkeypatch):
@@ -290,3 +402,55 @@ def test_a_worker_makes_the_inputs_of_its_own_replicas():
         np.testing.assert_array_equal(own[real], one[0].numpy()[real])
     assert max(made) < 200
     assert sum(made) - len(shares) == 200  # each row once, but for a first look
+
+
+def test_a_training_from_disk_is_the_training_from_memory(zoo, tmp_path, all_large, monkeypatch):
+    """The whole command both ways: weights, predictions, metrics and preprocessing, bit for bit."""
+    from conftest import loans
+
+    from zoo import predict
+    from zoo.train import feed, session
+
+    data = loans(tmp_path / "loans.csv")
+    command = ["train", "mlp", "--data", data, "--target", "approved", "--sensitive", "sex",
+               "--epochs", "2", "--set", "hidden=32,32", "--batch-size", "64", "--deterministic",
+               "--runs", tmp_path / "runs", "--json", "--name"]  # fmt: skip
+    all_large(False)
+    held = zoo(*command, "held").document
+    all_large()
+    monkeypatch.setattr(session, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(predict, "CALL_BYTES", 20_000)
+    monkeypatch.setattr(feed, "BLOCK_BYTES", 40_000)
+    _, _, stderr, streamed = zoo(*command, "streamed")
+    assert "converted once" in stderr
+    assert streamed["metrics"] == held["metrics"]
+    assert streamed["best"] == held["best"]
+    assert held["baseline"]["name"] == "logistic regression"
+    assert streamed["baseline"]["name"].startswith("logistic regression on ")
+    assert streamed["baseline"]["name"].endswith(" of 420 rows")
+    runs = [tmp_path / "runs" / name for name in ("held", "streamed")]
+    for name in ("preprocess.json", "base/model.tflite"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
+    arrays = [np.load(run / "base/predictions.npz") for run in runs]
+    for name in arrays[0].files:
+        np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+    for file in arrays:
+        file.close()
+
+
+def test_the_cache_is_shown_and_cleared(zoo, tmp_path, all_large, cache):
+    request = loans(tmp_path / "a.csv")
+    shown = zoo("data", "info", request.data, "--target", "y", "--json").document
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    assert shown["cache"] == str(folder)
+    assert any("converted once" in note for note in shown["notes"])
+    data = open_data(request)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    done = zoo("data", "clear", "--json").document
+    assert done == {"cache": str(cache), "removed": 1, "bytes": size}
+    assert not folder.exists()
+    assert len(data.take(np.arange(9))) == 9  # what is open stays readable
+    assert zoo("data", "clear", "--json").document["removed"] == 0
+    with shards.locked(cache, f".{folder.name}.lock"):  # as a conversion holds it
+        (cache / f".tmp-{folder.name}-0123").mkdir()
+        assert zoo("data", "clear", "--json").document["removed"] == 0

@@ -234,17 +234,17 @@ def test_options_survive_json():
 def test_linear_baselines_are_scikit_learns():
     from sklearn.linear_model import Ridge
 
-    from zoo.train.baseline import linear_logits
+    from zoo.train.baseline import linear_model
 
     rng = np.random.default_rng(0)
     x, test = rng.normal(size=(200, 4)), rng.normal(size=(50, 4))
     y = x @ [1.0, -2.0, 0.5, 0.0] + 0.1 * rng.normal(size=200)
-    values = linear_logits(TASKS["regression"], x, y, test)
+    values = linear_model(TASKS["regression"], x, y)(test)
     np.testing.assert_allclose(values[:, 0], Ridge().fit(x, y).predict(test))
     classes = np.digitize(y, [-1, 1])
-    logits = linear_logits(TASKS["multiclass"], x, classes, test)
+    logits = linear_model(TASKS["multiclass"], x, classes)(test)
     assert logits.shape == (50, 3)
     truth = np.digitize(test @ [1.0, -2.0, 0.5, 0.0], [-1, 1])
     assert np.mean(logits.argmax(1) == truth) > 0.9
-    one = linear_logits(TASKS["binary"], x, (y > 0).astype(int), test)
+    one = linear_model(TASKS["binary"], x, (y > 0).astype(int))(test)
     assert one.shape == (50, 1)

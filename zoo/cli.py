@@ -273,7 +273,7 @@ def info(model: str, summary: bool) -> None:
 
 @cli.group(cls=_Group)
 def data() -> None:
-    """List the data sets, or look into one."""
+    """List the data sets, look into one, clear the cache."""
 
 
 @data.command("list", epilog=_examples("zoo data list"))
@@ -360,7 +360,7 @@ def data_info(name: str, fields: dict[str, Any]) -> None:
     document = api.data_info(Request(data=_absolute(name), **fields))
     lines = []
     for key in ("name", "kind", "task", "rows", "sizes", "classes", "group_counts", "license",
-                "source", "sha256", "notes", "description"):  # fmt: skip
+                "source", "sha256", "cache", "notes", "description"):  # fmt: skip
         value = document.get(key)
         if value in (None, [], {}):
             continue
@@ -385,6 +385,17 @@ def data_info(name: str, fields: dict[str, Any]) -> None:
             ],
         )  # fmt: skip
     _emit(document, text)
+
+
+@data.command("clear", epilog=_examples("zoo data clear"))
+@_shared
+def data_clear() -> None:
+    """Remove what large data were converted into; it is made again when it is needed."""
+    from zoo import api
+
+    done = api.data_clear()
+    text = f"{done['removed']} conversions removed from {done['cache']}, {_bytes(done['bytes'])}"
+    _emit(done, text)
 
 
 def _absolute(name: str) -> str:

@@ -100,8 +100,8 @@ def unscale(logits: np.ndarray, plan: dict[str, Any]) -> np.ndarray:
     return np.asarray(logits, np.float64) * plan["target"]["scale"] + plan["target"]["mean"]
 
 
-#: Bytes of outputs that are held at a time.
-OUTPUT_BYTES = 2**26
+#: Bytes of encoded inputs and outputs that are held at a time.
+CALL_BYTES = 2**25
 
 
 def to_predictions(
@@ -137,8 +137,8 @@ def predict_rows(
     Args:
         function: inputs (n, *shape) -> outputs (n, ...), of any n.
     """
-    one = function(session.example(rows[:1]).x)
-    size = max(1, OUTPUT_BYTES // max(one.nbytes, 1))
+    first = session.example(rows[:1]).x
+    size = max(1, CALL_BYTES // max(first.nbytes + function(first).nbytes, 1))
     size = size if size < COMPILED_BATCH else size // COMPILED_BATCH * COMPILED_BATCH
     parts = []
     for k in range(0, len(rows), size):

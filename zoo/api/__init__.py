@@ -6,7 +6,7 @@ need is not loaded.
 
 from zoo.api.auditing import DEFAULT_RECIPES, audit, fairness, report
 from zoo.api.benchmarking import benchmark, benchmark_model, benchmark_suite
-from zoo.api.catalogue import data_info, doctor, info, list_data, list_models, runs
+from zoo.api.catalogue import data_clear, data_info, doctor, info, list_data, list_models, runs
 from zoo.api.compressing import compress
 from zoo.api.explaining import explain
 from zoo.api.exporting import export
@@ -22,6 +22,7 @@ __all__ = [
     "benchmark_suite",
     "compare",
     "compress",
+    "data_clear",
     "data_info",
     "doctor",
     "evaluate",

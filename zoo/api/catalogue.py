@@ -82,12 +82,21 @@ def data_info(request: Request) -> dict[str, Any]:
             "group_counts": found["groups"],
             "columns": data.columns,
             "notes": data.notes,
+            "cache": None if data.cache is None else str(data.cache),
         }
         if spec is None:
             path = Path(request.data)
             files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
             document["bytes"] = sum(p.stat().st_size for p in files)
     return document
+
+
+def data_clear() -> dict[str, Any]:
+    """Remove what large data were converted into: ``{cache, removed, bytes}``."""
+    from zoo.data.shards import cache_root, clear
+
+    removed, size = clear()
+    return {"cache": str(cache_root()), "removed": removed, "bytes": size}
 
 
 def _size(shape: Sequence[int]) -> int:

@@ -117,18 +117,23 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     import pandas as pd
 
     from zoo.data import preprocess
+    from zoo.data.core import take_rows
     from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
-    from zoo.predict import Artifact, unscale
+    from zoo.predict import CALL_BYTES, Artifact, unscale
     from zoo.tasks import get_task
 
     data = run.document()["data"]
     plan = run.plan()
     inputs = read_inputs(source, plan)
-    x = preprocess.apply(plan, inputs)
-    y_pred, scores = get_task(data["task"]).decode(unscale(Artifact(variant.artifact)(x), plan))
-    columns: dict[str, Any] = {"row": np.arange(len(x))}
-    if source.is_dir():
+    artifact, outputs = Artifact(variant.artifact), []
+    some = max(1, CALL_BYTES // (4 * int(np.prod(plan["shape"]))))
+    for start in range(0, len(inputs), some):
+        rows = np.arange(start, min(start + some, len(inputs)))
+        outputs.append(artifact(preprocess.apply(plan, take_rows(inputs, rows))))
+    y_pred, scores = get_task(data["task"]).decode(unscale(np.concatenate(outputs), plan))
+    columns: dict[str, Any] = {"row": np.arange(len(inputs))}
+    if source.is_dir() and plan["kind"] == "image":
         columns["file"] = picture_names(source)
     if data["classes"]:
         columns["prediction"] = [data["classes"][int(k)] for k in y_pred]
@@ -137,4 +142,4 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
         columns["prediction"] = y_pred
     path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
     write_atomic(path, pd.DataFrame(columns).to_csv(index=False))
-    return {"variant": variant.name, "split": None, "n": len(x), "path": str(path)}
+    return {"variant": variant.name, "split": None, "n": len(inputs), "path": str(path)}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data.core import Request, Table, split_part
+from zoo.data.shards import ROWS, Stored, cached
 from zoo.errors import ZooError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -19,6 +22,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 COMMON_SIZE = 64
 MAX_SIDE = 512
 MAX_PIXELS = 50_000_000
+#: Bytes of decoded pictures that are held in memory.
+HELD = 128_000_000
 #: A column of metadata.csv with more values than this is no attribute unless it is asked for.
 MAX_DECLARED = 20
 
@@ -56,15 +61,26 @@ def as_images(x: np.ndarray, path: Path) -> np.ndarray:
     )
 
 
+@dataclass(frozen=True)
+class Content:
+    """A picture that is no file of its own: what it is called, and its bytes."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @contextmanager
-def _picture(path: Path) -> Iterator[Any]:
+def _picture(path: Path | Content) -> Iterator[Any]:
     """An open picture, its header read and its size within bounds; one error for all troubles."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL's on size, which is checked here, and on metadata
-            with Image.open(path) as picture:
+            with Image.open(path if isinstance(path, Path) else BytesIO(path.content)) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(
                         f"{picture.width:,} x {picture.height:,} pixels"
@@ -92,7 +108,7 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
 
-def _facts(path: Path) -> tuple[tuple[int, int], bool]:
+def _facts(path: Path | Content) -> tuple[tuple[int, int], bool]:
     """Size as shown (width, height), and whether the picture is grey; from the header alone."""
     with _picture(path) as picture:
         width, height = picture.size
@@ -101,7 +117,7 @@ def _facts(path: Path) -> tuple[tuple[int, int], bool]:
         return (width, height), picture.mode in _GREY
 
 
-def _pixels(path: Path, size: tuple[int, int], grey: bool) -> np.ndarray:
+def _pixels(path: Path | Content, size: tuple[int, int], grey: bool) -> np.ndarray:
     """uint8 (height, width) or (height, width, 3): upright, on white where it is transparent."""
     from PIL import Image, ImageOps
 
@@ -122,25 +138,46 @@ def _pixels(path: Path, size: tuple[int, int], grey: bool) -> np.ndarray:
         return np.asarray(upright)
 
 
-def load_pictures(paths: list[Path], notes: list[str] | None = None) -> np.ndarray:
+def load_pictures(
+    pictures: Callable[[], Iterable[Path | Content]], sha256: str, notes: list[str]
+) -> np.ndarray | Stored:
     """uint8 (n, height, width, 1 or 3): grey where all are.
 
-    They keep their size where it is one and has no side above :data:`MAX_SIDE`, else they become
-    squares of :data:`COMMON_SIZE`. One picture at a time is held in full.
+    ``pictures()`` gives them one after the other, as often as it is called. They keep their size where it is one and has no side above :data:`MAX_SIDE`, else they become
+    squares of :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD`
+    bytes of them are decoded into the cache, under ``sha256``, that of the folder or file.
     """
-    facts = [_facts(path) for path in paths]
-    sizes = {size for size, _ in facts}
-    grey = all(is_grey for _, is_grey in facts)
-    size = next(iter(sizes))
+    count, sizes, grey = 0, set(), True
+    for picture in pictures():
+        size, is_grey = _facts(picture)
+        count, grey = count + 1, grey and is_grey
+        sizes.add(size)
     if len(sizes) > 1 or max(size) > MAX_SIDE:
         size = (COMMON_SIZE, COMMON_SIZE)
-        if notes is not None:
-            why = "sizes differ" if len(sizes) > 1 else f"sides are above {MAX_SIDE}"
-            notes.append(f"pictures became {COMMON_SIZE} x {COMMON_SIZE}: their {why}")
-    out = np.empty((len(paths), size[1], size[0], 1 if grey else 3), dtype=np.uint8)
-    for k, path in enumerate(paths):
-        out[k] = _pixels(path, size, grey).reshape(out.shape[1:])
+        why = "sizes differ" if len(sizes) > 1 else f"sides are above {MAX_SIDE}"
+        notes.append(f"pictures became {COMMON_SIZE} x {COMMON_SIZE}: their {why}")
+    shape = (count, size[1], size[0], 1 if grey else 3)
+    if np.prod(shape, dtype=np.int64) > HELD:
+        return _decoded(pictures, shape, sha256)
+    out = np.empty(shape, dtype=np.uint8)
+    for k, path in enumerate(pictures()):
+        out[k] = _pixels(path, size, grey).reshape(shape[1:])
     return out
+
+
+def _decoded(
+    pictures: Callable[[], Iterable[Path | Content]], shape: tuple[int, ...], sha256: str
+) -> Stored:
+    """Pictures of a shape (n, height, width, channels), decoded into the cache."""
+
+    def decode(folder: Path) -> dict[str, Any]:
+        with (folder / ROWS).open("wb") as out:
+            for path in pictures():
+                out.write(_pixels(path, (shape[2], shape[1]), shape[3] == 1).tobytes())
+        return {}
+
+    folder = cached(["pictures", list(shape)], sha256, decode)
+    return Stored(folder / ROWS, shape, np.uint8)
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -179,25 +216,36 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def picture_names(folder: Path) -> list[str]:
-    """The pictures below a folder as paths relative to it, in the order of :func:`read_pictures`."""
+    """The pictures below a folder as paths relative to it, in the order of :class:`Pictures`."""
     return [path.relative_to(folder).as_posix() for path in _pictures_in(folder)]
 
 
-def read_pictures(folder: Path, shape: Sequence[int]) -> np.ndarray:
-    """All pictures below a folder, by name, brought to (height, width, 1 or 3): uint8 (n, ...)."""
-    paths = _pictures_in(folder)
-    if not paths:
-        raise ZooError(
-            f"{folder} holds no pictures.",
-            expected="files that end in " + ", ".join(SUFFIXES),
-            received="none",
-        )
-    height, width, channels = shape
-    pixels = [_pixels(path, (width, height), channels == 1) for path in paths]
-    return np.stack(pixels).reshape(len(paths), *shape)
+class Pictures:
+    """Pictures below a folder, by name: ``pictures[rows]`` decodes some, brought to (height, width,
+    1 or 3): uint8 (m, ...)."""
+
+    def __init__(self, folder: Path, shape: Sequence[int]) -> None:
+        self._paths, self._shape = _pictures_in(folder), tuple(shape)
+        if not self._paths:
+            raise ZooError(
+                f"{folder} holds no pictures.",
+                expected="files that end in " + ", ".join(SUFFIXES),
+                received="none",
+            )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        height, width, channels = self._shape
+        out = np.empty((len(rows), *self._shape), dtype=np.uint8)
+        for k, row in enumerate(rows):
+            pixels = _pixels(self._paths[row], (width, height), channels == 1)
+            out[k] = pixels.reshape(self._shape)
+        return out
 
 
-def read_image_folder(folder: Path, request: Request) -> Table:
+def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
     """``folder/CLASS/*.png``, or ``folder/train|val|test/CLASS/*.png``.
 
     An optional ``metadata.csv`` has a column ``file_name`` (relative to the folder) and further
@@ -237,9 +285,11 @@ def read_image_folder(folder: Path, request: Request) -> Table:
         split = metadata.pop(_known(request.split, metadata, "--split", folder))
     elif "split" in metadata:
         split = metadata.pop("split")
+    x = load_pictures(lambda: paths, sha256, notes)
     return Table(
         kind="image",
-        x=load_pictures(paths, notes),
+        x=x,
+        cache=getattr(x, "folder", None),
         y=labels,
         sha256="",
         target=target,

@@ -1,4 +1,4 @@
-"""The user's own data: CSV, JSON lines, Parquet, NPZ, image folders."""
+"""The user's own data: CSV, JSON lines, Parquet, TFRecord, NPZ, image folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import large, shards
+from zoo.data import large, shards, tfrecord
 from zoo.data.core import Request, Table, check_unchanged, is_split_column, texts_of
 from zoo.data.large import Chunked, stored_table
 from zoo.data.preprocess import is_number_type, nested_type, text_columns
@@ -56,24 +56,24 @@ def reader(path: Path) -> Callable[[Path, Request, str], Table]:
     if not path.exists():
         raise ZooError(
             f"There is no file or folder {str(path)!r}.",
-            expected="a CSV, Parquet or NPZ file, or a folder of pictures",
+            expected="a CSV, JSON lines, Parquet, TFRecord or NPZ file, or a folder of pictures",
             received=str(path),
             hint="Check the path; `zoo data list` shows the data sets that have names.",
             kind="missing_file",
         )
     if path.is_dir():
-        return read_folder
+        return read_records if tfrecord.files_of(path) else read_folder
     if not path.is_file():
         raise ZooError(
             f"{path} is neither a file nor a folder.",
-            expected="a CSV, Parquet or NPZ file, or a folder of pictures",
+            expected="a CSV, JSON lines, Parquet, TFRecord or NPZ file, or a folder of pictures",
             received="a device, pipe or socket",
             kind="unreadable_file",
         )
     if path.stat().st_size == 0:
         raise ZooError(
             f"{path} is empty.",
-            expected="a CSV, Parquet or NPZ file with data",
+            expected="a CSV, JSON lines, Parquet, TFRecord or NPZ file with data",
             received="0 bytes",
             kind="empty_file",
         )
@@ -131,7 +131,10 @@ def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
     Columns of numbers become numbers; all others, and those in ``text``, stay the text they are.
     Headers lose the blanks around them.
     """
-    if path.name.lower().endswith(READ_PARQUET):
+    if is_records(path):
+        with _reading(path, "TFRecord"):
+            frame = _frame_of_records(tfrecord.rows(path))
+    elif path.name.lower().endswith(READ_PARQUET):
         frame = _read_parquet(path)
     elif path.name.lower().endswith(READ_JSONL):
         with _reading(path, "JSON lines"):
@@ -156,7 +159,13 @@ def _check_rows(frame: Any, path: Path) -> None:
 def is_large(path: Path) -> bool:
     """Whether a file is converted and read in chunks, by its size; see :data:`shards.LARGE`."""
     packed = path.name.lower().endswith((".gz", *READ_PARQUET))
-    return path.stat().st_size * (PACKED if packed else 1) >= shards.LARGE
+    size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+    return size * (PACKED if packed else 1) >= shards.LARGE
+
+
+def is_records(path: Path) -> bool:
+    """Whether a path is a TFRecord file or a folder of them."""
+    return path.is_dir() or path.name.lower().endswith(tfrecord.SUFFIXES)
 
 
 def open_frame(path: Path, sha256: str, text: Collection[str] = ()) -> Any:
@@ -165,10 +174,12 @@ def open_frame(path: Path, sha256: str, text: Collection[str] = ()) -> Any:
     if not is_large(path):
         return read_frame(path, text)
     name = path.name.lower()
-    if name.endswith(READ_PARQUET):
+    if is_records(path):
+        source, kind = _record_chunks(path, "TFRecord", tfrecord.rows), "tfrecord"
+    elif name.endswith(READ_PARQUET):
         source, kind = _parquet_chunks(path), "parquet"
     elif name.endswith(READ_JSONL):
-        source, kind = _jsonl_chunks(path), "jsonl"
+        source, kind = _record_chunks(path, "JSON lines", _records), "jsonl"
     else:
         with _reading(path, "CSV"):
             source, kind = _csv_chunks(path, text), "csv"
@@ -247,10 +258,12 @@ def _csv_chunks(path: Path, text: Collection[str]) -> Chunked:
     return Chunked(survey, cells)
 
 
-def _jsonl_chunks(path: Path) -> Chunked:
+def _record_chunks(
+    path: Path, what: str, records: Callable[[Path], Iterator[dict[str, Any]]]
+) -> Chunked:
     def chunks(kinds: Any = None) -> Iterator[pd.DataFrame]:
-        with _reading(path, "JSON lines"):
-            yield from large.chunks_of(_records(path))
+        with _reading(path, what):
+            yield from large.chunks_of(records(path))
 
     return Chunked(chunks, chunks)
 
@@ -288,9 +301,13 @@ def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     """One JSON object a line; a key that a line lacks is missing there, and so is null."""
+    return _frame_of_records(_records(path))
+
+
+def _frame_of_records(records: Iterator[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame.from_records(list(_records(path)))
+    return pd.DataFrame.from_records(list(records))
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
@@ -386,7 +403,7 @@ def find_column(name: str, columns: Collection[str], option: str, path: Path) ->
 
 
 def read_table(path: Path, request: Request, sha256: str) -> Table:
-    """A CSV, JSON lines or Parquet file with a target column."""
+    """A CSV, JSON lines, Parquet or TFRecord file with a target column."""
     frame = open_frame(path, sha256)
     cache = getattr(frame, "folder", None)
     columns = list(frame.columns)
@@ -543,7 +560,16 @@ def read_folder(path: Path, request: Request, sha256: str) -> Table:
     """A folder of class folders of pictures."""
     from zoo.data.images import read_image_folder
 
-    return read_image_folder(path, request)
+    return read_image_folder(path, request, sha256)
+
+
+def read_records(path: Path, request: Request, sha256: str) -> Table:
+    """TFRecord files: pictures, or a table."""
+    with _reading(path, "TFRecord"):
+        picture = tfrecord.picture_name(path)
+        if picture is not None:
+            return tfrecord.read_pictures(path, picture, request, sha256)
+    return read_table(path, request, sha256)
 
 
 READ_PARQUET = (".parquet", ".pq")
@@ -552,24 +578,25 @@ READERS: dict[tuple[str, ...], Callable[[Path, Request, str], Table]] = {
     (".csv", ".tsv", ".csv.gz", ".tsv.gz"): read_table,
     READ_PARQUET: read_table,
     READ_JSONL: read_table,
+    tfrecord.SUFFIXES: read_records,
     (".npz",): read_npz,
 }
 
 
 def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
     """Inputs alone, for a model with this preprocessing: a frame, uint8 images (n, h, w, c), or
-    texts: strings (n,)."""
-    from zoo.data.images import as_images, read_pictures
+    texts: strings (n,). :func:`zoo.data.core.take_rows` takes some of them."""
+    from zoo.data.images import Pictures, as_images
 
     function, kind = reader(path), plan["kind"]
-    if kind == "tabular" and function is read_table:
+    if kind == "tabular" and function in (read_table, read_records):
         return open_frame(path, sha256_file(path), text_columns(plan))
-    if kind == "text" and function is read_table:
+    if kind == "text" and function in (read_table, read_records):
         frame = open_frame(path, sha256_file(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
         return texts_of(frame, column)
     if kind == "image" and function is read_folder:
-        return read_pictures(path, plan["shape"])
+        return Pictures(path, plan["shape"])
     if function is read_npz:
         with _npz(path) as stored:
             x = _find(stored, ("images", "x"), path)

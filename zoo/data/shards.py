@@ -57,7 +57,7 @@ class Stored:
     """An array (n, ...) in a file: ``stored[rows]`` reads some rows, in the order asked for."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
-        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.folder, self.shape, self.dtype = path.parent, shape, np.dtype(dtype)
         self._row = self.dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         self._file = _File(path)
 

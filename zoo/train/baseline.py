@@ -8,6 +8,7 @@ counts of words and pairs of words, weighted by rarity (Sparck Jones, Journal of
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,36 +20,46 @@ if TYPE_CHECKING:
     from zoo.train.session import Session
 
 
-def linear_logits(task: Task, x: Any, y: np.ndarray, test: Any) -> np.ndarray:
-    """Fit on inputs (n, features) with class indices or values (n,); return outputs for ``test``.
+def linear_model(task: Task, x: Any, y: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """Fit on inputs (n, features) with class indices or values (n,).
 
-    Returns float64 (m, outputs): log-odds for classes (scikit-learn's decision function), values
-    for regression. Logistic regression with its default L2 penalty, ridge regression otherwise.
+    Returns a function of inputs (m, features) that gives float64 (m, outputs): log-odds for classes
+    (scikit-learn's decision function), values for regression. Logistic regression with its default
+    L2 penalty, ridge regression otherwise.
     """
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if not task.classes:
-        return Ridge().fit(x, y).predict(test)[:, None]
+        ridge = Ridge().fit(x, y)
+        return lambda inputs: ridge.predict(inputs)[:, None]
     model: Any = LogisticRegression(max_iter=1000, tol=1e-3).fit(x, y)
-    outputs = model.decision_function(test)
-    if outputs.ndim == 1:  # two classes: the log-odds of the second alone
-        pair = np.stack([np.zeros_like(outputs), outputs], axis=1)
-        return pair[:, -task.outputs(2) :]
-    return outputs
+
+    def logits(inputs: Any) -> np.ndarray:
+        outputs = model.decision_function(inputs)
+        if outputs.ndim == 1:  # two classes: the log-odds of the second alone
+            pair = np.stack([np.zeros_like(outputs), outputs], axis=1)
+            return pair[:, -task.outputs(2) :]
+        return outputs
+
+    return logits
 
 
-def inputs(session: Session, train: np.ndarray, test: np.ndarray) -> tuple[str, Any, Any]:
-    """What the baseline learns from: how it is called, and the features of both sets of rows."""
+def features(session: Session, train: np.ndarray) -> tuple[str, Any, Callable[[np.ndarray], Any]]:
+    """What the baseline learns from: how it is called, the features of training rows, and a function
+    that gives those of any rows."""
     if session.data.kind != "text":
-        x, y = (session.encoded(rows).reshape(len(rows), -1) for rows in (train, test))
-        return "", x, y
+
+        def encoded(rows: np.ndarray) -> np.ndarray:
+            return session.encoded(rows).reshape(len(rows), -1)
+
+        return "", encoded(train), encoded
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     from zoo.data.text import words
 
     counts = TfidfVectorizer(analyzer=_pairs(words), min_df=2, sublinear_tf=True, dtype=np.float32)
     fitted = counts.fit_transform(session.data.take(train))
-    return "TF-IDF with ", fitted, counts.transform(session.data.take(test))
+    return "TF-IDF with ", fitted, lambda rows: counts.transform(session.data.take(rows))
 
 
 def _pairs(words: Any) -> Any:
@@ -60,13 +71,33 @@ def _pairs(words: Any) -> Any:
 
 
 def linear(session: Session) -> tuple[str, Predictions]:
-    """Name of the linear baseline, and what it says about the test rows."""
-    from zoo.predict import to_predictions
+    """Name of the linear baseline, and what it says about the test rows.
+
+    Where the encoded training rows are too many to be held, it is fitted on a seeded draw of them,
+    and its name says so.
+    """
+    from zoo.predict import CALL_BYTES, to_predictions
+    from zoo.train.session import HELD_BYTES
 
     task, parts = get_task(session.data.task), session.data.parts
-    y = session.data.y[parts["train"]]
+    every, test = parts["train"], parts["test"]
+    one = session.encoded(every[:1]).nbytes
+    train = every[_drawn(len(every), max(HELD_BYTES // one, 1))]
+    y = session.data.y[train]
     if "target" in session.plan:
         y = (y - session.plan["target"]["mean"]) / session.plan["target"]["scale"]
-    prefix, x, test = inputs(session, parts["train"], parts["test"])
-    outputs, example = linear_logits(task, x, y, test), session.example(parts["test"])
-    return prefix + task.baseline, to_predictions(session, outputs, example, "test", parts["test"])
+    prefix, x, of_rows = features(session, train)
+    logits, size = linear_model(task, x, y), max(CALL_BYTES // one, 1)
+    said = [
+        to_predictions(session, logits(of_rows(some)), session.example(some), "test", some)
+        for some in (test[k : k + size] for k in range(0, len(test), size))
+    ]
+    on = "" if len(train) == len(every) else f" on {len(train):,} of {len(every):,} rows"
+    return prefix + task.baseline + on, said[0].joined(said[1:])
+
+
+def _drawn(rows: int, most: int) -> np.ndarray:
+    """At most ``most`` of 0 to ``rows`` - 1, sorted."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(rows).choice(rows, most, replace=False))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from zoo.train.losses import mixes
 from zoo.train.options import TrainOptions
 
 #: Bytes of inputs that a stream makes at a time.
-BLOCK_BYTES = 8_000_000
+BLOCK_BYTES = 16_000_000
 
 
 @dataclass
@@ -93,6 +93,7 @@ class Feed:
         #: Steps of one epoch.
         self.steps = math.ceil((self.rows - self.dropped) / self.size)
         self._samples, self._augment = samples, options.augment
+        self._options, self._whole = options, whole
         self._mixes = mixes(options)
         self._tensors: tuple[Any, ...] | None = None
 
@@ -114,13 +115,36 @@ class Feed:
         gather = self._gather(self._tensors, epoch, start)
         return indices.enumerate().map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
 
+    def trial(self) -> Any:
+        """Endless batches to time a step with: of a stream, those of one block, which is held."""
+        if not isinstance(self._samples, Stream):
+            return self.epoch(0).repeat()
+        rows = min(self.rows, self._block(_first(self._samples)))
+        held = replace(
+            self._samples.load(np.arange(rows)),
+            draw=self._samples.draw,
+            class_weights=self._samples.class_weights,
+        )
+        feed = Feed(
+            held,
+            self._options,
+            self.seed,
+            whole=self._whole,
+            replicas=self.replicas,
+            classes=self.classes,
+        )
+        return feed.trial()
+
+    def _block(self, one: Samples) -> int:
+        """Rows of a block: whole batches in about :data:`BLOCK_BYTES`."""
+        return self.size * max(1, BLOCK_BYTES // (one.x.nbytes * self.size))
+
     def _streamed(self, stream: Stream, order: np.ndarray, epoch: int, start: int) -> Any:
         """Blocks of whole batches, each made when it is due, and cut into its batches."""
         from zoo.backend import tf
 
-        one = stream.load(np.zeros(1, dtype=np.int64))
-        kinds = one.arrays()
-        block = self.size * max(1, BLOCK_BYTES // (one.x.nbytes * self.size))
+        one = _first(stream)
+        kinds, block = one.arrays(), self._block(one)
 
         def load(begin: np.ndarray) -> tuple[np.ndarray, ...]:
             return self._mine(stream, order[int(begin) : int(begin) + block])
@@ -228,6 +252,10 @@ class Feed:
             return None
         size = tf.cast(tf.size(weights), tf.float32)
         return weights * size / tf.maximum(tf.reduce_sum(weights), 1e-6)
+
+
+def _first(stream: Stream) -> Samples:
+    return stream.load(np.zeros(1, dtype=np.int64))
 
 
 def has_batch_statistics(model: Any) -> bool:

@@ -283,9 +283,10 @@ class _Training:
             # Keras turns XLA off under distribution, so there is nothing to choose from.
             execution = Execution("graph", STEPS_PER_CALL)
         if execution is None:
+            trial = self.feed.trial()
             choice, ready = choose(
                 self.model,
-                lambda: iter(self.feed.epoch(0).repeat()),
+                lambda: iter(trial),
                 self.total - self.place.step,
                 self.key(),
                 self.progress.say,

@@ -1,0 +1,115 @@
+"""TFRecord files of ``tf.train.Example``: tables of single values, or pictures with labels.
+
+Each feature with one value is a cell of the column of that name: an int64, a float, or bytes that
+are UTF-8 text; a record that lacks it has a missing cell there. A feature ``image/encoded`` or
+``image`` holds a picture (PNG, JPEG and so on); the label is then :data:`LABELS`' first that is
+there, unless ``--target`` names another, and ``--sensitive`` names further features. The fields'
+names are those of TensorFlow's own converters (tensorflow/models, TFDS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zoo.data.core import Request, Table
+from zoo.data.images import Content, load_pictures
+from zoo.data.large import chunks_of
+from zoo.errors import ZooError
+
+PICTURES = ("image/encoded", "image")
+LABELS = ("label", "image/class/text", "image/class/label")
+SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The record files of a path: itself, or a folder's shards (``NAME.tfrecord-00000-of-00010``
+    too) by name."""
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.iterdir() if ".tfrecord" in p.name and p.is_file())
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """The features of each record, by name: one value, or a list of several.
+
+    Bytes stay bytes. Raises ``ValueError`` where a checksum or a record is wrong.
+    """
+    from google.protobuf.message import DecodeError  # TensorFlow's dependency
+
+    from zoo.backend import tf
+
+    for file in files_of(path):
+        packed = "GZIP" if file.name.lower().endswith(".gz") else ""
+        options = tf.io.TFRecordOptions(packed)
+        try:
+            # Not tf.data: it would compute, and the CPU could not be divided any more.
+            for record in tf.compat.v1.io.tf_record_iterator(str(file), options):
+                features = tf.train.Example.FromString(record).features.feature
+                yield {name.strip(): _value(feature) for name, feature in features.items()}
+        except (tf.errors.OpError, DecodeError) as error:
+            raise ValueError(f"{file.name}: {error}") from error
+
+
+def _value(feature: Any) -> Any:
+    kind = feature.WhichOneof("kind")
+    values = [] if kind is None else list(getattr(feature, kind).value)
+    return values[0] if len(values) == 1 else values or None
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The records as rows of a table, bytes as text, pictures left out."""
+    for record in records(path):
+        yield {name: _text(value) for name, value in record.items() if name not in PICTURES}
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def picture_name(path: Path) -> str | None:
+    """The feature that holds the pictures, None where the records are a table's rows."""
+    first = next(records(path), {})
+    found = [name for name in PICTURES if isinstance(first.get(name), bytes)]
+    return found[0] if found else None
+
+
+def read_pictures(path: Path, picture: str, request: Request, sha256: str) -> Table:
+    """Pictures, labels, and the attributes that ``--sensitive`` asks for."""
+    import pandas as pd
+
+    frame = pd.concat(list(chunks_of(rows(path))), ignore_index=True)
+    there = [name for name in LABELS if name in frame.columns]
+    target = request.target or (there[0] if there else "label")
+    asked = {"--target": [target], "--sensitive": list(request.sensitive)}
+    if request.split is not None or "split" in frame.columns:
+        asked["--split"] = [request.split or "split"]
+    for option, names in asked.items():
+        for name in names:
+            if name not in frame.columns:
+                raise ZooError(
+                    f"The records of {path} have no feature {name!r}.",
+                    expected=f"a feature with one value in each record, named by {option}",
+                    received=", ".join(map(repr, frame.columns[:20])) or "pictures alone",
+                    kind="unknown_column",
+                )
+
+    def pictures() -> Iterator[Content]:
+        for number, record in enumerate(records(path), start=1):
+            yield Content(f"record {number} of {path}", record.get(picture) or b"")
+
+    notes: list[str] = []
+    x = load_pictures(pictures, sha256, notes)
+    return Table(
+        kind="image",
+        x=x,
+        y=frame[target],
+        sha256=sha256,
+        target=target,
+        groups={name: frame[name] for name in request.sensitive},
+        split=frame[asked["--split"][0]].to_numpy() if "--split" in asked else None,
+        source=path.name,
+        notes=notes,
+        cache=getattr(x, "folder", None),
+    )
