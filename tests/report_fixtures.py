@@ -332,6 +332,8 @@ def build(
         versions={"python": "3.11.9", "keras": "3.15.1", "tensorflow": "2.21.0"},
         device={"cpu": "Example CPU", "cores": 2}, git="abc1234",
         result={"epochs": 15, "seconds": 10.4, "samples_per_second": 41_000.0, "execution": "graph",
+                "advice": {"verdict": "overfitting", "why": "the validation loss rose <b>",
+                           "change": ["--set patience=3 stops earlier"]},
                 "metrics": {main: reached}, "baseline": {"name": "logistic regression", "metrics": {main: 0.847}},
                 "target": {"metric": main, "value": 0.85, "reached": reached, "hit": reached >= 0.85}},
     ).model_dump()  # fmt: skip

@@ -655,3 +655,13 @@ def test_dots_keep_value_inside_its_interval():
     centre = float(re.search(r"translate\(([\d.]+)", chart)[1])
     assert (centre - start) / (end - start) == pytest.approx((0.5 - 0.4) / (0.7 - 0.4), abs=0.01)
     assert "suppressed" in chart
+
+
+def test_the_verdict_on_the_learning_curve_stands_below_it():
+    bundle = build()
+    text = " ".join(Page(render(bundle).html).text)
+    assert "Learning curve: overfitting." in text
+    assert "The validation loss rose <b>. What to try:" in text
+    assert "--set patience=3 stops earlier" in text
+    del bundle.run["result"]["advice"]  # a run from before there was advice
+    assert "Learning curve:" not in " ".join(Page(render(bundle).html).text)

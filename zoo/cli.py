@@ -506,6 +506,8 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--checkpoint-every", default=0, metavar="STEPS", type=click.IntRange(0),
                   help="Write a checkpoint each so many steps, besides after each epoch.")  # fmt: skip
+    @click.option("--track", metavar="NAMES",
+                  help="Log every epoch to these as well: tensorboard,mlflow.")  # fmt: skip
     @click.option("--cpus", type=click.IntRange(1), help="Use at most so many cores.")
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
@@ -518,6 +520,7 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
                  "strategy", "init_from")  # fmt: skip
         training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
+        training["track"] = _names([kwargs.pop("track") or ""])
         return function(*args, training=training, **kwargs)
 
     return command  # fmt: skip
@@ -633,8 +636,17 @@ def _training_text(document: Mapping[str, Any]) -> str:
     speed = "" if rate is None else f", {rate:,.0f} steps/s ({document['execution']})"
     return (
         _table(("test", document["model"], base["name"]), rows)
-        + f"\n{verdict}\n{document['run']}  {document['epochs']} epochs, "
-        f"{document['seconds']:.1f} s{speed}"
+        + f"\n{verdict}\n{_advice(document.get('advice'))}{document['run']}  "
+        f"{document['epochs']} epochs, {document['seconds']:.1f} s{speed}"
+    )
+
+
+def _advice(advice: Mapping[str, Any] | None) -> str:
+    """Lines on the learning curve; none for a run from before there was advice."""
+    if advice is None:
+        return ""
+    return f"learning curve: {advice['verdict']}: {advice['why']}\n" + "".join(
+        f"  try: {change}\n" for change in advice["change"]
     )
 
 

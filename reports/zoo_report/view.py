@@ -967,6 +967,7 @@ class View:
         }
         return {
             "charts": self._curves(self.bundle.log),
+            "advice": result.get("advice"),
             "retrained": [(name, self._curves(log)) for name, log in retrained.items()],
             "missing": [] if self.bundle.log else [f"zoo train --resume {self.run['run']}"],
             "model": _facts(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.data.core import Request
     from zoo.train.distribution import Replicas
     from zoo.train.session import Session
+    from zoo.train.trackers import Tracking
 
 
 def train(
@@ -34,6 +35,7 @@ def train(
     checkpoint_every: int = 0,
     strategy: str = "auto",
     init_from: str | None = None,
+    track: Sequence[str] = (),
     dry_run: bool = False,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
@@ -43,7 +45,8 @@ def train(
     checked and nothing is written. ``execution`` is ``auto``, ``graph``, ``graph:N``, ``xla`` or
     ``xla:N``; ``checkpoint_every`` so many steps a checkpoint is written besides after each epoch;
     ``strategy`` is ``auto``, ``single``, ``mirrored`` (all GPUs) or ``mirrored:N``. ``init_from`` is a
-    run whose weights are taken where layers agree in name and shapes.
+    run whose weights are taken where layers agree in name and shapes; ``track`` names trackers of
+    :data:`zoo.train.trackers.TRACKERS`.
     """
     from zoo.data.core import Request
     from zoo.registry import models
@@ -68,7 +71,7 @@ def train(
         settings=settings or {},
         seed=seed,
         deterministic=deterministic,
-        engine=Engine(execution, checkpoint_every, strategy),
+        engine=Engine(execution, checkpoint_every, strategy, tuple(track)),
         init=None if init_from is None else find_run(init_from, root),
     )
     for note in session.data.notes:
@@ -146,12 +149,28 @@ def _train(
     resume: bool,
     replicas: Replicas | None,
 ) -> dict[str, Any]:
+    from zoo.train.trackers import Tracking
+
+    chief = replicas is None or replicas.chief
+    tracking = Tracking(run, session.engine.track if chief else ())
+    with run.training(), contextlib.closing(tracking):
+        return _trained(session, run, model, progress, resume, replicas, tracking)
+
+
+def _trained(
+    session: Session,
+    run: Run,
+    model: Any,
+    progress: Progress,
+    resume: bool,
+    replicas: Replicas | None,
+    tracking: Tracking,
+) -> dict[str, Any]:
     from zoo.run import point_latest
     from zoo.train.session import train as train_into
     from zoo.variants import ship_base
 
-    with run.training():
-        fitted = train_into(session, run, model, progress, resume, replicas)
+    fitted = train_into(session, run, model, progress, resume, replicas, tracking.epoch)
     if fitted.interrupted is not None:
         raise Interrupted(
             fitted.interrupted,
@@ -189,12 +208,27 @@ def _train(
         "baseline": baseline(session),
         "target": _target(session, metrics),
         "best": fitted.best,
+        "advice": advice(session, run),
     }
+    tracking.finish(metrics, fitted.epochs)
     run.update(status="done", result=result, progress={"epochs": fitted.epochs})
     point_latest(run.path.parent, run.name)
     if replicas is not None:
         replicas.agreed(None)
     return {**result, "run": str(run.path)}
+
+
+def advice(session: Session, run: Run) -> dict[str, Any]:
+    """What the run's learning curve says: ``{verdict, why, change}``."""
+    from zoo.train.advice import advise
+
+    return advise(
+        run.read_log(),
+        options=session.options.document(),
+        config=session.config,
+        kind=session.data.kind,
+        constant=session.constant_loss(),
+    )
 
 
 def baseline(session: Session) -> dict[str, Any]:

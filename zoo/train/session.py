@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from zoo.train.initial import start_from
 from zoo.train.loop import Fitted, fit
 from zoo.train.losses import check_loss, class_weights
 from zoo.train.options import TrainOptions, apply_settings
+from zoo.train.trackers import check_trackers
 
 #: Encoded inputs of more bytes than these are made when they are needed, block by block.
 HELD_BYTES = 128_000_000
@@ -45,12 +46,13 @@ class Engine:
 
     ``execution`` as :meth:`zoo.train.execution.Execution.parse` takes it; ``checkpoint_every``
     steps, 0 for after epochs only; ``strategy`` as
-    :meth:`zoo.train.distribution.Strategy.parse` takes it.
+    :meth:`zoo.train.distribution.Strategy.parse` takes it; ``track`` names trackers.
     """
 
     execution: str = "auto"
     checkpoint_every: int = 0
     strategy: str = "auto"
+    track: tuple[str, ...] = ()
 
     def resolved(self, deterministic: bool) -> Execution | None:
         """The execution to use, None for one that is measured; ``deterministic`` fixes it."""
@@ -131,6 +133,20 @@ class Session:
     def _framed(self, rows: np.ndarray) -> Example:
         x = preprocess.apply(self.plan, self.data.take(rows))
         return get_task(self.data.task).frame(self.plan, x, self.data.y[rows])
+
+    def constant_loss(self) -> float | None:
+        """The validation loss of one answer for all rows: the training rows' shares of classes, or
+        their mean. None where the data bring no answers."""
+        task, parts = get_task(self.data.task), self.data.parts
+        if not task.supervised:
+            return None
+        known, wanted = self.data.y[parts["train"]], self.data.y[parts["val"]]
+        if task.classes:
+            shares = np.bincount(known, minlength=len(self.data.classes)) / len(known)
+            scores = np.tile(shares, (len(wanted), 1))
+            return float(task.sample_score(wanted, scores.argmax(axis=1), scores).mean())
+        values = np.full(len(wanted), known.mean())
+        return float(task.sample_score(wanted, values, None).mean())
 
     def replicas(self) -> Replicas | None:
         """The devices to train on, None for one; asked for before anything is computed."""
@@ -225,6 +241,7 @@ def prepare(
     """Load the data and resolve config and options. Raises :class:`ZooError` for what is wrong."""
     engine.resolved(deterministic)
     Strategy.parse(engine.strategy)
+    check_trackers(engine.track)
     options = TrainOptions.parse(dict(spec.train))
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
@@ -418,7 +435,8 @@ def initialise(run: Run, model: Any, begun: bool) -> None:
 
 def _engine(document: Mapping[str, Any]) -> Engine:
     """How a run was begun; an execution that was measured then is kept."""
-    engine = Engine(**document["engine"])
+    stored = document["engine"]
+    engine = Engine(**{**stored, "track": tuple(stored.get("track", ()))})
     chosen = document["execution"].get("mode")
     return replace(engine, execution=chosen) if chosen else engine
 
@@ -430,10 +448,12 @@ def train(
     progress: Progress,
     resume: bool = False,
     replicas: Replicas | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Fitted:
     """Train into a run. Its status says how it ended; the weights are in ``model``.
 
-    ``replicas`` are the devices that the model was built on.
+    ``replicas`` are the devices that the model was built on. ``on_epoch`` is called with each row
+    that the log got.
     """
     from zoo.backend import tf
 
@@ -443,6 +463,10 @@ def train(
         f"{run.name}: {session.spec.name} on {session.data.name}, {len(rows):,} rows, "
         f"{session.options.epochs} epochs, seed {session.seed}"
     )
+
+    def logged(row: dict[str, Any]) -> None:
+        run.log(row)
+        on_epoch(row)
 
     def chosen(choice: Choice) -> None:
         run.update(execution=choice.document())
@@ -462,7 +486,7 @@ def train(
             execution=session.engine.resolved(session.deterministic),
             on_choice=chosen,
             replicas=replicas,
-            on_epoch=run.log,
+            on_epoch=logged,
             resume=resume,
             title=run.name,
         )
