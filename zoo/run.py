@@ -451,6 +451,35 @@ class Run:
             yield folder
 
 
+@contextlib.contextmanager
+def workshop(run: Run, name: str, parent: Variant, recipe: str) -> Iterator[Path]:
+    """The folder for the checkpoints of a variant that is being trained; gone once it is made.
+
+    Those of an interrupted training stay, for the next one with the same recipe and parent; those
+    of another parent are thrown away. Raises :class:`ZooError` while another process works there.
+    """
+    folder = run.path / "checkpoints" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, TRAINING, wait=False))
+        except BlockingIOError as error:
+            raise ZooError(
+                f"Variant {name!r} of run {run.name!r} is being made by another process.",
+                expected="one at a time",
+                received=f"{folder / TRAINING} is held",
+                hint="Wait for it, or end it first.",
+                kind="run_busy",
+            ) from error
+        sign, of = folder / "of.json", {"parent": parent.sha256, "recipe": recipe}
+        if not sign.exists() or read_json(sign) != of:
+            for old in folder.glob("step-*"):
+                shutil.rmtree(old)
+            write_atomic(sign, json.dumps(of))
+        yield folder
+        shutil.rmtree(folder)
+
+
 def create_run(root: Path, name: str, fill: Callable[[Path], None]) -> Run:
     """Make ``root/name`` by rename after ``fill(folder)`` wrote into it; point ``latest`` at it."""
     with new_folder(root / check_name(name)) as folder:

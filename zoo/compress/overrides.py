@@ -7,7 +7,7 @@ the model stay what they are, and giving the class back undoes it. This reaches 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -38,9 +38,20 @@ def reading(layer: Any, attribute: str, change: Callable[[Any], Any]) -> propert
 class Attached:
     """What is attached to a model for a while: a context manager that releases at its end."""
 
+    #: What a checkpoint must hold besides the model's own variables.
+    variables: Sequence[Any] = ()
+
     def release(self) -> None:
         """Take it off; the weights stay as it made them."""
         raise NotImplementedError
+
+    def callback(self) -> Any:
+        """A Keras callback that carries ``variables`` into this package's checkpoints."""
+        from zoo.backend import keras
+
+        callback = keras.callbacks.Callback()
+        callback.held = list(self.variables)
+        return callback
 
     def __enter__(self) -> Any:
         return self

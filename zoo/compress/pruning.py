@@ -56,6 +56,11 @@ class Masks(Attached):
             self.kernels.append(Masked(kernel, mask, kernel.variable.constraint))
             kernel.variable.constraint = _constraint(mask, kernel.variable.constraint)
 
+    @property
+    def variables(self) -> list[Any]:  # type: ignore[override]
+        """The masks."""
+        return [masked.mask for masked in self.kernels]
+
     def apply(self, masks: Sequence[Any]) -> None:
         """Set the masks and the weights they hold at zero."""
         for masked, values in zip(self.kernels, masks, strict=True):
@@ -151,13 +156,18 @@ class Pruner(Masks):
             block_pooling_type="AVG",
             sparsity_m_by_n=by,
         )
-        self._turn = -1
+        self._turn = tf.Variable(-1, dtype=tf.int64, trainable=False)
+
+    @property
+    def variables(self) -> list[Any]:  # type: ignore[override]
+        """The masks, and the turn they were renewed at."""
+        return [*super().variables, self._turn]
 
     def renew(self, step: int) -> None:
         """Renew the masks when ``every`` steps have passed since the last time, and apply them."""
         turn = step // self.every
-        if turn > self._turn and step >= self.begin:
-            self._turn = turn
+        if turn > int(self._turn.numpy()) and step >= self.begin:
+            self._turn.assign(turn)
             self._set(step)
 
     def finish(self) -> None:
@@ -197,14 +207,21 @@ class Pruner(Masks):
         pruner = self
 
         class Renew(keras.callbacks.Callback):
+            held = pruner.variables
+
             def on_train_begin(self, logs: Any = None) -> None:
-                pruner.renew(int(self.model.optimizer.iterations.value.numpy()))
+                if self.steps == 0:  # a training that is taken up brings its masks
+                    pruner.renew(0)
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                pruner.renew(int(self.model.optimizer.iterations.value.numpy()))
+                pruner.renew(self.steps)
 
             def on_train_end(self, logs: Any = None) -> None:
                 pruner.finish()
+
+            @property
+            def steps(self) -> int:
+                return int(self.model.optimizer.iterations.value.numpy())
 
         return Renew()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.compress.steps import STEPS, Work
 from zoo.errors import ZooError, unknown
 from zoo.progress import Progress
-from zoo.run import BASE, Run, Variant, check_name, exists_already
+from zoo.run import BASE, Run, Variant, check_name, exists_already, workshop
 from zoo.spec import Step
 from zoo.train.session import Session
 from zoo.variants import ship
@@ -134,19 +135,20 @@ def _one(
         raise exists_already(run.path / name)  # before the work and not after it
     progress.say(f"{name}: {parsed.step.help}")
     began = time.perf_counter()
-    work = Work(session, session.load(parent.weights), progress, name)
-    content = parsed.step.run(work, dict(parsed.options))
     retrained = parsed.step.kind == "retrain"
-    return ship(
-        work.session,
-        run,
-        name,
-        recipe=recipe,
-        kind=parsed.step.kind,
-        model=work.model,
-        content=to_litert(work.model) if retrained else content,
-        parent=parent,
-        own_weights=retrained,
-        options=dict(parsed.options),
-        seconds=time.perf_counter() - began,
-    )
+    with workshop(run, name, parent, recipe) if retrained else nullcontext(run.path) as folder:
+        work = Work(session, session.load(parent.weights), progress, name, folder)
+        content = parsed.step.run(work, dict(parsed.options))
+        return ship(
+            work.session,
+            run,
+            name,
+            recipe=recipe,
+            kind=parsed.step.kind,
+            model=work.model,
+            content=to_litert(work.model) if retrained else content,
+            parent=parent,
+            own_weights=retrained,
+            options=dict(parsed.options),
+            seconds=time.perf_counter() - began,
+        )

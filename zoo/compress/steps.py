@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Work:
     model: Any
     progress: Progress
     title: str
+    checkpoints: Path  # where a retraining writes its own, and goes on from those there are
 
     def calibration(self) -> np.ndarray:
         """Encoded training rows for the activations' ranges."""
@@ -130,10 +132,17 @@ def _fit(work: Work, model: Any, training: TrainOptions, callbacks: Sequence[Any
         seed=session.seed + 1_000_003,  # another order of samples than the training's
         progress=work.progress,
         callbacks=callbacks,
+        checkpoints=work.checkpoints,
+        checkpoint_every=session.engine.checkpoint_every,
+        resume=any(work.checkpoints.glob("step-*")),
         title=work.title,
     )
     if fitted.interrupted is not None:
-        raise Interrupted(fitted.interrupted, f"{work.title} was interrupted; nothing was written.")
+        raise Interrupted(
+            fitted.interrupted,
+            f"{work.title} was interrupted.",
+            hint="The same command goes on from its last checkpoint.",
+        )
 
 
 def _prune(work: Work, options: dict[str, Any]) -> None:
@@ -148,8 +157,8 @@ def _cluster(work: Work, options: dict[str, Any]) -> None:
     from zoo.compress.clustering import cluster
 
     training, _ = _retraining(work)
-    with cluster(work.model, **options):
-        _fit(work, work.model, training)
+    with cluster(work.model, **options) as clusters:
+        _fit(work, work.model, training, [clusters.callback()])
 
 
 def _qat(work: Work, options: dict[str, Any]) -> None:
@@ -161,9 +170,9 @@ def _qat(work: Work, options: dict[str, Any]) -> None:
     with (
         keep_zeros(work.model),
         keep_clusters(work.model),
-        quantize_aware(work.model, work.calibration()),
+        quantize_aware(work.model, work.calibration()) as rounding,
     ):
-        _fit(work, work.model, training)
+        _fit(work, work.model, training, [rounding.callback()])
     snap(work.model)  # again, since the clusters' values came back
 
 

@@ -72,10 +72,13 @@ def restore(model: Any, arrays: dict[str, np.ndarray]) -> None:
 def callback_state(callbacks: Sequence[Any]) -> dict[str, np.ndarray]:
     """What Keras callbacks remember between batches: their numbers, texts and arrays.
 
-    Early stopping's ``wait`` and ``best``, a plateau's ``cooldown_counter`` and the like.
+    Early stopping's ``wait`` and ``best``, a plateau's ``cooldown_counter`` and the like; and the
+    variables that a callback lists as ``held``, such as pruning's masks.
     """
     state: dict[str, np.ndarray] = {}
     for k, callback in enumerate(callbacks):
+        for j, variable in enumerate(getattr(callback, "held", ())):
+            state[f"held/{k}/{j}"] = variable.numpy()  # of the first replica
         for name, value in vars(callback).items():
             if name == TURNED:
                 continue
@@ -92,6 +95,8 @@ def restore_callbacks(callbacks: Sequence[Any], arrays: dict[str, np.ndarray]) -
     lists: dict[tuple[int, str], dict[int, np.ndarray]] = {}
     for key, value in arrays.items():
         kind, *parts = key.split("/")
+        if kind == "held":
+            callbacks[int(parts[0])].held[int(parts[1])].assign(value)
         if kind != "callback" or int(parts[0]) >= len(callbacks):
             continue
         callback, name = int(parts[0]), parts[1]
