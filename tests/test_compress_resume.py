@@ -152,14 +152,13 @@ def test_checkpoints_of_another_parent_are_thrown_away(run_mlp):
 
     def leave(recipe):
         """Whether a checkpoint was there; one is when it is left, as by an interruption."""
-        with contextlib.suppress(KeyboardInterrupt):
-            with workshop(run, "x", run.variant("base"), recipe) as folder:
-                kept = (folder / "step-000000001").exists()
-                (folder / "step-000000001").mkdir(exist_ok=True)
-                second = workshop(run, "x", run.variant("base"), recipe)
-                with pytest.raises(ZooError, match="another process"):
-                    second.__enter__()
-                raise KeyboardInterrupt
+        base = run.variant("base")
+        with contextlib.suppress(KeyboardInterrupt), workshop(run, "x", base, recipe) as folder:
+            kept = (folder / "step-000000001").exists()
+            (folder / "step-000000001").mkdir(exist_ok=True)
+            with pytest.raises(ZooError, match="another process"):
+                workshop(run, "x", base, recipe).__enter__()
+            raise KeyboardInterrupt
         return kept
 
     assert leave("prune:0.5") is False
