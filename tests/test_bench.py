@@ -22,7 +22,7 @@ from zoo.errors import FAILURE, ZooError
 from zoo.schema import BenchmarkResult
 from zoo_bench import loadgen
 from zoo_bench.loadgen import run_loadgen
-from zoo_bench.measure import compare, measure
+from zoo_bench.measure import _spawn, measure, side_by_side
 from zoo_bench.suite import load_suite, parse_suite, suite_names
 from zoo_bench.table import describe, digits, environment, main_metric, markdown, result_name
 
@@ -437,27 +437,27 @@ def test_wrong_arguments_are_explained(samples, arguments, expected, tmp_path):
         measure(tmp_path / "a.tflite", samples, log_dir=tmp_path, **arguments)
 
 
-def test_the_ratio_of_pairs_tells_a_large_model_from_a_small_one(artefacts, tmp_path):
-    result = compare(
-        artefacts["dense"], artefacts["wide"], vectors(), pairs=2, seconds=0.1, log_dir=tmp_path
+def test_rounds_tell_a_small_model_from_a_large_one(artefacts, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "zoo_bench.measure._spawn",
+        lambda file, *rest: asked.append(file.name) or _spawn(file, *rest),
     )
-    assert result["error"] is None
-    assert result["ratio"] > 3  # 2 million multiplications against 52
-    assert result["ratio"] == statistics.median(result["pairs"])
-    assert (result["low"], result["high"]) == (min(result["pairs"]), max(result["pairs"]))
-    started = [
-        (tmp_path / str(turn) / side / "worker.log").stat().st_mtime_ns
-        for turn, side in ((0, "first"), (0, "second"), (1, "second"), (1, "first"))
-    ]
-    assert started == sorted(started)  # the order within a pair alternates
+    files = {"wide": artefacts["wide"], "dense": artefacts["dense"]}
+    (found,) = side_by_side(files, vectors(), rounds=2, seconds=0.1).values()
+    assert found["error"] is None
+    assert found["ratio"] > 3  # 52 multiplications against 2 million
+    assert found["ratio"] == statistics.median(found["rounds"])
+    assert (found["ci_low"], found["ci_high"]) == (min(found["rounds"]), max(found["rounds"]))
+    assert asked == ["wide.tflite", "dense.tflite", "dense.tflite", "wide.tflite"]
 
 
 def test_a_comparison_with_a_broken_file_has_no_ratio(artefacts, tmp_path):
-    result = compare(
-        artefacts["dense"], tmp_path / "none", vectors(), seconds=0.1, log_dir=tmp_path
-    )
-    assert (result["ratio"], result["valid"]) == (None, False)
-    assert result["error"] == "second: there is no file none"
+    files = {"base": artefacts["dense"], "lost": tmp_path / "none", "same": artefacts["dense"]}
+    found = side_by_side(files, vectors(), rounds=1, seconds=0.1)
+    assert (found["lost"]["ratio"], found["lost"]["rounds"]) == (None, [])
+    assert found["lost"]["error"] == "lost: there is no file none"
+    assert found["same"]["ratio"] > 0
 
 
 # ---------------------------------------------------------------------------- suites

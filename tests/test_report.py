@@ -418,6 +418,21 @@ def test_verdict_without_a_change():
     )
 
 
+@pytest.mark.parametrize(
+    ("speed", "said"),
+    [
+        ((1.4, 1.2, 1.6), "4.0 times smaller and 1.4 times faster [1.20, 1.60] than base"),
+        ((1.2, 0.9, 1.6), "4.0 times smaller and about as fast [0.90, 1.60] as base"),
+        ((0.5, 0.4, 0.8), "4.0 times smaller and 2.0 times slower [1.25, 2.50] than base"),
+    ],
+)
+def test_speed_side_by_side_has_its_interval(speed, said):
+    found = by_hand(CALM)
+    row = dict(zip(("ratio", "ci_low", "ci_high"), speed, strict=True), rounds=[1.0] * 6)
+    found.bundle.audit["variants"] = [{"variant": "int8", "speed": row}]
+    assert Findings(found.bundle).headline() == f"int8 is the recommended variant: {said}."
+
+
 def test_verdict_with_harm_in_one_group():
     harm = ("sex", "Female", 90, "true_positive_rate", -0.021, -0.034, -0.008, 0.002)
     found = by_hand([*CALM, harm])

@@ -177,7 +177,7 @@ class AuditDocument(Bound):
 
     run: str  # the run's name; on stdout its path
     report: str | None  # relative to the run's folder; on stdout its path
-    variants: list[dict[str, Any]]
+    variants: list[dict[str, Any]]  # speed: {ratio, ci_low, ci_high, rounds} against base
     deltas: list[dict[str, Any]]
     noise_floor: dict[str, Any]
     drift: list[dict[str, Any]]

@@ -186,64 +186,67 @@ def _spawn(
     return result
 
 
-def compare(
-    first: Path,
-    second: Path,
+ROUNDS = 6  # the range of so many holds the true median in 97 % of cases: 1 - 2 / 2**6
+
+
+def side_by_side(
+    artifacts: Mapping[str, Path],
     samples: Mapping[str, np.ndarray],
     *,
-    pairs: int = 5,
+    rounds: int = ROUNDS,
     scenario: str = "SingleStream",
-    seconds: float = 1.5,
+    seconds: float = 0.3,
     threads: int = 1,
-    log_dir: Path,
-) -> dict[str, Any]:
-    """How much slower ``second`` is than ``first``: the median ratio of alternating pairs.
+) -> dict[str, dict[str, Any]]:
+    """How many times faster each artefact is than the first: paired ratios of alternating rounds.
 
-    A machine's speed drifts by more than two variants differ; the two halves of a pair share the
-    moment, and their order alternates (AB, BA, ...), so that the drift cancels.
+    A machine's speed drifts by more than two variants differ; the measurements of a round share the
+    moment, and their order is turned around from round to round, so that the drift cancels.
 
     Args:
-        first, second: two ``.tflite`` files with the same inputs.
-        samples, scenario, seconds, threads, log_dir: as for :func:`measure`; the logs of pair ``i``
-            go to ``log_dir/i/first`` and ``log_dir/i/second``.
-        pairs: how many pairs.
+        artifacts: ``.tflite`` files with the same inputs, by name; the first is compared with.
+        samples, scenario, seconds, threads: as for :func:`measure`.
+        rounds: how often each is measured.
 
     Returns:
-        ``{what, ratio, low, high, pairs: [...], valid, error}``: ``what`` is "p50 latency"
-        (SingleStream) or "time a sample" (Offline), ``ratio`` the median of second over first,
-        ``low`` and ``high`` the extremes.
+        For each name but the first ``{what, ratio, ci_low, ci_high, rounds, error}``: ``what`` is
+        "p50 latency" (SingleStream) or "time a sample" (Offline), ``ratio`` the median of the first's
+        over its own (above 1: faster), the interval the range of the rounds, which holds the median
+        with probability ``1 - 2 / 2**rounds`` (Hettmansperger & Sheather, Statistics & Probability
+        Letters 4, 1986); ``rounds`` are the ratios.
     """
-    if pairs < 1:
-        raise ZooError("A comparison needs pairs.", expected=">= 1", received=str(pairs))
-    ratios: list[float] = []
-    valid = True
-    what = "p50 latency" if scenario == "SingleStream" else "time a sample"
-    for turn in range(pairs):
-        times = {}
-        sides = [("first", first), ("second", second)]
-        for name, artifact in sides if turn % 2 == 0 else sides[::-1]:
-            (row,) = measure(
-                artifact,
-                samples,
-                scenarios=(scenario,),
-                seconds=seconds,
-                threads=threads,
-                log_dir=Path(log_dir) / str(turn) / name,
-            )
+    if rounds < 1:
+        raise ZooError("A comparison needs rounds.", expected=">= 1", received=str(rounds))
+    names = list(artifacts)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    errors: dict[str, str] = {}
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            if name in errors:
+                continue
+            with tempfile.TemporaryDirectory(prefix="zoo-bench-logs-") as logs:
+                (row,) = measure(
+                    artifacts[name], samples, scenarios=(scenario,), seconds=seconds,
+                    threads=threads, log_dir=Path(logs),
+                )  # fmt: skip
             if row["error"]:
-                empty = dict.fromkeys(("ratio", "low", "high"))
-                error = f"{name}: {row['error']}"
-                return {"what": what, **empty, "pairs": ratios, "valid": False, "error": error}
-            valid = valid and row["valid"]
-            p50 = row["latency_ms"]["p50"]
-            times[name] = p50 if scenario == "SingleStream" else 1 / row["throughput"]
-        ratios.append(times["second"] / times["first"])
-    return {
-        "what": what,
-        "ratio": statistics.median(ratios),
-        "low": min(ratios),
-        "high": max(ratios),
-        "pairs": ratios,
-        "valid": valid,
-        "error": None,
-    }
+                errors[name] = f"{name}: {row['error']}"
+                continue
+            single = scenario == "SingleStream"
+            times[name].append(row["latency_ms"]["p50"] if single else 1 / row["throughput"])
+    what = "p50 latency" if scenario == "SingleStream" else "time a sample"
+    base = names[0]
+    found = {}
+    for name in names[1:]:
+        error = errors.get(base) or errors.get(name)
+        pairs = zip(times[base], times[name], strict=True) if error is None else ()
+        ratios = [first / own for first, own in pairs]
+        found[name] = {
+            "what": what,
+            "ratio": statistics.median(ratios) if ratios else None,
+            "ci_low": min(ratios, default=None),
+            "ci_high": max(ratios, default=None),
+            "rounds": ratios,
+            "error": error,
+        }
+    return found

@@ -6,6 +6,7 @@ large* (set against what retraining with other seeds does).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,13 +39,15 @@ MAIN_METRICS = ("accuracy", "mae", "rmse")
 class Outcome:
     """One variant against base. Ratios are base over variant (above 1: the variant is better).
 
+    ``faster`` is ``(ratio, low, high)``: of rounds side by side, or without an interval (NaN) of two
+    separate measurements.
     ``overall`` is the change of the main metric over all rows, ``elsewhere`` the measurable losses
     in other metrics there; ``losses``, ``gains`` and ``shifts`` are measurable changes in groups.
     """
 
     name: str
     smaller: float | None
-    faster: float | None
+    faster: tuple[float, float, float] | None
     overall: dict[str, Any] | None
     losses: list[dict[str, Any]]
     gains: list[dict[str, Any]]
@@ -127,6 +130,16 @@ class Findings:
     def _ratio(self, base: Any, other: Any) -> float | None:
         return base / other if known(base) and known(other) and other > 0 else None
 
+    def _faster(self, name: str) -> tuple[float, float, float] | None:
+        audited = (self.bundle.audit or {}).get("variants", [])
+        row: dict[str, Any] = next((r for r in audited if r.get("variant") == name), {})
+        speed = row.get("speed") or {}
+        values = tuple(speed.get(key) for key in ("ratio", "ci_low", "ci_high"))
+        if all(known(value) for value in values) and len(speed.get("rounds", ())) > 1:
+            return values  # type: ignore[return-value]
+        ratio = self._ratio(self.latency("base", "p90"), self.latency(name, "p90"))
+        return None if ratio is None else (ratio, math.nan, math.nan)
+
     def _outcome(self, name: str) -> Outcome:
         rows = [row for row in self.deltas if row.get("variant") == name]
         grouped = [row for row in rows if row.get("group") not in (ALL, GAP)]
@@ -137,7 +150,7 @@ class Findings:
             smaller=self._ratio(
                 self.document("base").get("bytes"), self.document(name).get("bytes")
             ),
-            faster=self._ratio(self.latency("base", "p90"), self.latency(name, "p90")),
+            faster=self._faster(name),
             overall=overall[0] if overall else None,
             losses=[row for row in changed if benefit(row) < 0],
             gains=[row for row in changed if benefit(row) > 0],
@@ -209,7 +222,7 @@ class Findings:
         if self.bundle.audit is None or "audit.json" in self.bundle.stale:
             return None
         eligible = [outcome for outcome in self.outcomes if self.rejection(outcome) is None]
-        return max(eligible, key=lambda o: (o.smaller or 0, o.faster or 0), default=None)
+        return max(eligible, key=lambda o: (o.smaller or 0, (o.faster or (0.0,))[0]), default=None)
 
     # Sentences
 
@@ -230,12 +243,38 @@ class Findings:
         """``3.7 times smaller and 1.4 times faster at p90 than base``."""
         parts = [
             _times(outcome.smaller, "smaller", "larger", "about the same size"),
-            _times(outcome.faster, "faster at p90", "slower at p90", "about as fast at p90"),
+            self.speed(outcome),
         ]
         said = [part for part in parts if part]
         if not said:
             return "neither its size nor its speed was measured against base"
         return f"{listed(said)}{' as base' if 'about' in said[-1] else ' than base'}"
+
+    def speed(self, outcome: Outcome) -> str:
+        """``1.4 times faster [1.2, 1.6]``; without rounds side by side ``1.4 times faster at p90``."""
+        if outcome.faster is None:
+            return ""
+        factor = outcome.faster[0]
+        within = self.speed_interval(outcome)
+        if not within:
+            return _times(factor, "faster at p90", "slower at p90", "about as fast at p90")
+        return f"{_times(self.shown_speed(outcome), 'faster', 'slower', 'about as fast')} {within}"
+
+    def shown_speed(self, outcome: Outcome) -> float | None:
+        """The factor to tell: 1 where the interval holds it, since no difference was shown then."""
+        if outcome.faster is None:
+            return None
+        factor, low, high = outcome.faster
+        return 1.0 if low <= 1 <= high else factor
+
+    def speed_interval(self, outcome: Outcome) -> str:
+        """``[1.2, 1.6]``, of times faster or, for a slower variant, of times slower."""
+        _, low, high = outcome.faster or (math.nan,) * 3
+        if not known(low):
+            return ""
+        if high < 1:
+            low, high = 1 / high, 1 / low
+        return f"[{fixed(low, 2)}, {fixed(high, 2)}]"
 
     def effects(self, outcome: Outcome) -> list[str]:
         """What a variant changed, a sentence each: overall, then for groups."""

@@ -254,7 +254,9 @@ class View:
         row = best.overall or {}
         label = metric_text(self.main).label
         cell = self._change(row, "It was not compared")
-        latency = self.found.latency(best.name, "p90")
+        latency, within = self.found.latency(best.name, "p90"), self.found.speed_interval(best)
+        small = [within] if within else []
+        small += [f"p90 {plain(latency)} ms"] if latency else []
         return [
             {
                 "label": "Size",
@@ -262,9 +264,9 @@ class View:
                 "small": self._bytes(best.name),
             },
             {
-                "label": "Latency at p90",
-                "value": _versus(best.faster, *SPEED) or NONE,
-                "small": f"{plain(latency)} ms" if latency else "it was not measured",
+                "label": "Latency",
+                "value": _versus(self.found.shown_speed(best), *SPEED) or NONE,
+                "small": ", ".join(small) or "it was not measured",
             },
             {
                 "label": f"{label} change",
@@ -376,7 +378,7 @@ class View:
             if outcome and outcome.smaller:
                 size = Cell(size.text, _versus(outcome.smaller, *SIZE))
             if outcome and outcome.faster:
-                p90 = Cell(p90.text, _versus(outcome.faster, *SPEED))
+                p90 = Cell(p90.text, self.found.speed(outcome).removesuffix(" at p90"))
             no_offline = error or offline.get("error") or (None if offline else command)
             if single and not offline and not error:  # as a sweep leaves it: one footnote for all
                 no_offline = "Latency alone was measured: `zoo benchmark` measures throughput too"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.benchmarking import benchmark_all
+from zoo.api.benchmarking import benchmark_all, compare_speed
 from zoo.api.compressing import compress_all
 from zoo.api.explaining import EXPLAIN_BACKGROUND, EXPLAIN_SAMPLES, explain_one, players_of
 from zoo.api.reading import predictions_of
@@ -104,12 +104,13 @@ def audit(
     failed = [row for row in compress_all(session, run, recipes, BASE, progress) if row["error"]]
     chosen = run.select("all")
     measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)
+    speed = compare_speed(session, chosen, seconds / 5, progress)
     for item in chosen:
         progress.say(f"{item.name}: metrics by group")
         _fairness(run, item, "test", None, 1000, min_cell)
     drift = _drift(session, run, chosen, progress)
     deltas = _deltas(run, chosen, min_cell)
-    rows = [_audit_row(item, measured) for item in chosen] + failed
+    rows = [_audit_row(item, measured, speed.get(item.name)) for item in chosen] + failed
     judged = judge(wanted, rows, deltas, drift)
     document = AuditDocument(
         run=run.name,  # stored without the folders of this machine
@@ -149,11 +150,13 @@ def _applicable(run: Run, progress: Progress) -> list[str]:
     return fit
 
 
-def _audit_row(variant: Variant, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _audit_row(
+    variant: Variant, measured: Sequence[Mapping[str, Any]], speed: Mapping[str, Any] | None
+) -> dict[str, Any]:
     names = ("variant", "recipe", "kind", "artifact", "bytes", "bytes_gzip", "sparsity", "metrics",
              "parity", "error")  # fmt: skip
     document = variant.document()
-    row = {name: document[name] for name in names}
+    row = {name: document[name] for name in names} | {"speed": speed}
     for result in measured:
         if result["variant"] == variant.name and result["scenario"] == "SingleStream":
             row |= {"latency_ms": result["latency_ms"], "load_ms": result["load_ms"],

@@ -84,6 +84,23 @@ def benchmark_all(
     return rows
 
 
+def compare_speed(
+    session: Session, chosen: Sequence[Variant], seconds: float, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """How many times faster than base each variant is: rounds side by side, with an interval."""
+    from zoo.predict import Artifact
+    from zoo_bench.measure import ROUNDS, side_by_side
+
+    base = next(item for item in chosen if item.name == BASE)
+    files = {item.name: item.artifact for item in (base, *chosen)}
+    if len(files) < 2:
+        return {}
+    progress.say(f"speed against base: {ROUNDS} rounds side by side")
+    samples = session.encoded(session.data.parts["test"][:1024])
+    inputs = {Artifact(base.artifact).input_name: samples}
+    return side_by_side(files, inputs, seconds=seconds)
+
+
 def benchmark_suite(
     name: str, *, root: Path = RUNS, seconds: float | None = None, progress: Progress = QUIET
 ) -> dict[str, Any]:
