@@ -374,11 +374,15 @@ class View:
             missing = error or single.get("error") or (None if single else command)
             outcome = outcomes.get(name)
             size = self._number(document.get("bytes"), error, lambda v: plain(v / divisor))
-            p90 = self._number(self.found.latency(name, "p90"), missing)
+            p50, p90 = (self._number(self.found.latency(name, p), missing) for p in ("p50", "p90"))
             if outcome and outcome.smaller:
                 size = Cell(size.text, _versus(outcome.smaller, *SIZE))
             if outcome and outcome.faster:
-                p90 = Cell(p90.text, self.found.speed(outcome).removesuffix(" at p90"))
+                paired, note = self.found.speed_interval(outcome), self.found.speed(outcome)
+                if paired:  # it is the median latency that was compared side by side
+                    p50 = Cell(p50.text, note)
+                else:
+                    p90 = Cell(p90.text, note.removesuffix(" at p90"))
             no_offline = error or offline.get("error") or (None if offline else command)
             if single and not offline and not error:  # as a sweep leaves it: one footnote for all
                 no_offline = "Latency alone was measured: `zoo benchmark` measures throughput too"
@@ -392,7 +396,7 @@ class View:
                         error or "Sparsity is counted where a recipe prunes",
                         lambda v: fixed(100 * v, 1),
                     ),
-                    self._number(self.found.latency(name, "p50"), missing),
+                    p50,
                     p90,
                     self._number(offline.get("throughput"), no_offline),
                     self._number(single.get("load_ms"), missing),
