@@ -454,3 +454,32 @@ def test_the_cache_is_shown_and_cleared(zoo, tmp_path, all_large, cache):
     with shards.locked(cache, f".{folder.name}.lock"):  # as a conversion holds it
         (cache / f".tmp-{folder.name}-0123").mkdir()
         assert zoo("data", "clear", "--json").document["removed"] == 0
+
+
+@pytest.mark.parametrize("large_file", [False, True])
+def test_a_file_sorted_by_its_label_is_split_and_fed_as_any_other(tmp_path, all_large, large_file):
+    """Labels of every batch are a draw from all of them: counts within five standard deviations."""
+    from zoo.train.feed import Feed, Samples, Stream
+    from zoo.train.options import TrainOptions
+
+    rows = 3000
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=rows), "y": rng.choice(["a", "b"], rows, p=[0.7, 0.3])}
+    )
+    frame.sort_values("y").to_csv(tmp_path / "a.csv", index=False)
+    all_large(large_file)
+    data = open_data(Request(str(tmp_path / "a.csv"), target="y"))
+    share = data.y.mean()
+    for part in data.parts.values():
+        assert abs(data.y[part].mean() - share) < 1 / len(part) + 0.001
+    y = data.y[data.parts["train"]]
+    x = y[:, None].astype(np.float32)
+    samples: Samples | Stream = Samples(x, y)
+    if large_file:
+        samples = Stream(lambda index: Samples(x[index], y[index]), len(y))
+    feed = Feed(samples, TrainOptions.parse({"batch_size": 100}), 0)
+    counts = [int(batch[1].numpy().sum()) for batch in feed.epoch(0)]
+    assert len(counts) == 21
+    assert np.abs(np.array(counts) - 100 * share).max() < 5 * np.sqrt(100 * share * (1 - share))
+    assert np.std(counts) > 1  # drawn, not dealt
