@@ -254,7 +254,7 @@ def info(model: str, summary: bool) -> None:
     document = api.info(model, summary)
     lines = [f"{document['name']} {document['version']}  ({document['family']})"]
     for key in ("tasks", "kinds", "params", "data", "target", "published", "config", "training",
-                "source", "license", "skips"):  # fmt: skip
+                "search", "source", "license", "skips"):  # fmt: skip
         value = document[key] or "none"
         if isinstance(value, dict):
             value = _pairs(value) or "none"
@@ -647,6 +647,112 @@ def _advice(advice: Mapping[str, Any] | None) -> str:
         return ""
     return f"learning curve: {advice['verdict']}: {advice['why']}\n" + "".join(
         f"  try: {change}\n" for change in advice["change"]
+    )
+
+
+@cli.command(
+    epilog=_examples(
+        "zoo tune cnn --quick",
+        "zoo tune mlp --trials 20 --epochs 5",
+        "zoo tune mlp --trials 20 --objective accuracy:1,latency_ms:-0.01,worst_group:0.5",
+    )
+)
+@click.argument("model")
+@_training
+@_runs
+@click.option("--quick", is_flag=True, help="Range test of learning rates, and batch sizes.")
+@click.option("--trials", type=click.IntRange(1), help="Search by so many trainings in all.")
+@click.option("--objective", metavar="NAME|NAME:WEIGHT,...",
+              help="Validation metric to search for, or a sum to be large; also latency_ms, "
+              "worst_group, params.")  # fmt: skip
+@click.option("--study", metavar="NAME", help="Study to begin or go on with; by model and data.")
+@_shared
+def tune(
+    model: str,
+    data_name: str | None,
+    fields: dict[str, Any],
+    training: dict[str, Any],
+    root: Path,
+    quick: bool,
+    trials: int | None,
+    objective: str | None,
+    study: str | None,
+) -> None:
+    """Find settings for MODEL: by two quick measurements, or by trainings."""
+    from zoo import api
+
+    if quick == (trials is not None):
+        raise click.UsageError("Expected either --quick or --trials N.")
+    given = _given(but=())
+    never = ["--name", "--track", "--init-from", "--checkpoint-every", "--strategy"]
+    _refuse([o for o in never if o in given], "tuning makes no run of its own, on one device.")
+    request, progress = _request(model, data_name, fields), _progress()
+    shared = {name: training[name] for name in ("settings", "seed", "cpus")}
+    if quick:
+        own = ["--objective", "--study", "--deterministic", "--execution", "--runs"]
+        _refuse([o for o in own if o in given], "--quick measures alone.")
+        document = api.tune_quick(model, request=request, progress=progress, **shared)
+        _emit(document, _quick_text(document))
+        return
+    assert trials is not None
+    document = api.tune(
+        model,
+        trials,
+        request=request,
+        objective=objective,
+        study=study,
+        deterministic=training["deterministic"],
+        execution=training["execution"],
+        root=root,
+        progress=progress,
+        **shared,
+    )
+    _emit(document, _tuned_text(document))
+
+
+def _quick_text(document: Mapping[str, Any]) -> str:
+    rate, size = document["learning_rate"], document["batch_size"]
+    shown = range(0, len(rate["rates"]), max(1, len(rate["rates"]) // 12))
+    low, high = min(rate["losses"]), max(rate["losses"])
+    bars = [round(30 * (rate["losses"][k] - low) / ((high - low) or 1)) * "#" for k in shown]
+    losses = [
+        (f"{rate['rates'][k]:.1e}", _number(rate["losses"][k]), bar)
+        for k, bar in zip(shown, bars, strict=True)
+    ]
+    sizes = [
+        (_number(r["batch_size"]), f"{r['samples_per_second']:,.0f}", _number(r["steps_per_epoch"]))
+        for r in size["sizes"]
+    ]
+    return (
+        _table(("learning rate", "loss", ""), losses)
+        + f"\nlearning rate: {rate['recommended']:g} recommended, a tenth of where the loss was "
+        f"lowest ({rate['lowest_at']:.2g}); the model's own is {rate['present']:g}\n\n"
+        + _table(("batch", "samples/s", "steps an epoch"), sizes)
+        + f"\nbatch size: {size['recommended']} recommended, the smallest that is nearly as fast "
+        f"as any; the model's own is {size['present']}\n"
+        "The rate was tested at the model's own batch size: with another one, test again "
+        "(--batch-size).\n"
+        f"--set learning_rate={rate['recommended']:g}"
+    )
+
+
+def _tuned_text(document: Mapping[str, Any]) -> str:
+    best, names = document["best"], list(document["trials"][0]["config"])
+    rows = [
+        (_number(t["number"]), t["state"], _number(t["value"]), _number(t["epochs"]),
+         *(f"{t['config'].get(n):.3g}" if isinstance(t["config"].get(n), float)
+           else str(t["config"].get(n)) for n in names))
+        for t in document["trials"]
+    ]  # fmt: skip
+    wanted = " ".join(
+        name if weight == 1 else f"{weight:+g} {name}"
+        for name, weight in document["objective"]["weights"].items()
+    )
+    metrics = ", ".join(f"{k} {_number(v)}" for k, v in best["metrics"].items())
+    return (
+        _table(("trial", "state", "value", "epochs", *names), rows)
+        + f"\nobjective: {wanted}, on the validation rows\n"
+        f"best: trial {best['trial']}, {_number(best['value'])} ({metrics})\n{best['command']}"
     )
 
 

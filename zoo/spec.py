@@ -28,7 +28,8 @@ class ModelSpec:
     ``kinds`` names the kinds of data it takes, ``tasks`` the tasks besides ``task`` it serves.
     ``encoding`` holds options of the preprocessing that differ from its defaults. ``skips`` maps a
     step to the reason why it does not apply. ``target`` is None for models that are not trained here at their
-    real size; ``published`` then says what their source reached.
+    real size; ``published`` then says what their source reached. ``search`` is laid over the default
+    space of ``zoo tune``: setting -> range, as :mod:`zoo.train.search` says.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ModelSpec:
     tasks: tuple[str, ...] = ()
     train: Mapping[str, Any] = field(default_factory=dict)
     encoding: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
 

@@ -13,6 +13,7 @@ from zoo.api.exporting import export
 from zoo.api.reading import compare, evaluate, predict
 from zoo.api.sweeping import sweep
 from zoo.api.training import resume, train, train_cluster
+from zoo.api.tuning import tune, tune_quick
 
 __all__ = [
     "DEFAULT_RECIPES",
@@ -39,4 +40,6 @@ __all__ = [
     "sweep",
     "train",
     "train_cluster",
+    "tune",
+    "tune_quick",
 ]

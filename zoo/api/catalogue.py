@@ -26,11 +26,13 @@ def info(name: str, summary: bool = False) -> dict[str, Any]:
     """A model's document with its config; with ``summary`` also its layers."""
     from zoo.registry import models
     from zoo.train.options import TrainOptions
+    from zoo.train.search import search_space
 
     spec = models().get(name)
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in spec.config.items()}
     training = TrainOptions.parse(dict(spec.train)).document()
-    document = {**spec.document(), "config": config, "training": training}
+    search = {key: list(row) for key, row in search_space(spec).items()}
+    document = {**spec.document(), "config": config, "training": training, "search": search}
     if summary:
         model = spec.build(**spec.config)
         document["layers"] = [

@@ -44,6 +44,7 @@ SPECS = [
         data="adult",
         target=Target("roc_auc", 0.905),
         train={"epochs": 15, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 1e-2},
+        search={"hidden": ("choice", "64,32", "128,64", "256,128", "256,128,64")},
         source="Rumelhart, Hinton & Williams, Nature 323, 1986; Gorishniy et al., NeurIPS 2022",
         license="Apache-2.0",
         params=34689,
