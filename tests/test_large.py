@@ -436,6 +436,13 @@ def test_a_training_from_disk_is_the_training_from_memory(zoo, tmp_path, all_lar
         np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
     for file in arrays:
         file.close()
+    said = []
+    for on in (False, True):
+        all_large(on)
+        assert zoo("predict", runs[0], data, "--output", tmp_path / f"{on}.csv").code == 0
+        said.append((tmp_path / f"{on}.csv").read_bytes())
+    assert said[0] == said[1]
+    assert said[0].count(b"\n") == 601
 
 
 def test_the_cache_is_shown_and_cleared(zoo, tmp_path, all_large, cache):
