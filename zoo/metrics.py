@@ -101,6 +101,7 @@ MEANS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "mse": lambda y, p, s: (np.asarray(y, np.float64) - p) ** 2,
     "mae": lambda y, p, s: np.abs(np.asarray(y, np.float64) - p),
     "mean_prediction": lambda y, p, s: np.asarray(p, np.float64),
+    "token_loss": lambda y, p, s: np.asarray(s, np.float64),
 }
 
 accuracy = _share("accuracy")
@@ -115,6 +116,7 @@ brier = _mean("brier")
 mse = _mean("mse")
 mae = _mean("mae")
 mean_prediction = _mean("mean_prediction")
+token_loss = _mean("token_loss")
 
 
 def _totals(codes: Array, classes: int, w: Array) -> Array:
@@ -248,6 +250,26 @@ def r2(y: Array, p: Array, s: Array, w: Array) -> Array:
     return 1 - _ratio(mse(y, p, s, w), spread)
 
 
+# Of language models each row is a window: y int (n, 2) its judged tokens and their characters, p int
+# (n,) how many tokens were predicted right, s float (n,) the mean loss of its tokens, nats.
+
+
+def _total_loss(y: Array, s: Array, w: Array) -> Array:
+    return w @ (np.asarray(s, np.float64) * y[:, 0])
+
+
+def perplexity(y: Array, p: Array, s: Array, w: Array) -> Array:
+    return np.exp(_ratio(_total_loss(y, s, w), w @ y[:, 0].astype(np.float64)))
+
+
+def bits_per_character(y: Array, p: Array, s: Array, w: Array) -> Array:
+    return _ratio(_total_loss(y, s, w), w @ y[:, 1].astype(np.float64)) / np.log(2)
+
+
+def token_accuracy(y: Array, p: Array, s: Array, w: Array) -> Array:
+    return _ratio(w @ np.asarray(p, np.float64), w @ y[:, 0].astype(np.float64))
+
+
 _SOKOLOVA = "Sokolova & Lapalme 2009, Information Processing & Management 45(4)"
 _HARDT = "Hardt, Price & Srebro, NeurIPS 2016"
 
@@ -281,6 +303,12 @@ METRICS: dict[str, Metric] = {
         Metric("r2", r2, +1, "share", "values", "Wright, J. Agricultural Research 20, 1921"),
         Metric("mean_prediction", mean_prediction, 0, "target", "values",
                "Calders et al., ICDM 2013"),
+        Metric("token_loss", token_loss, -1, "nats", "values", "Bengio et al., JMLR 3, 2003"),
+        Metric("perplexity", perplexity, -1, "tokens", "values", "Jelinek et al., JASA 62(S1), 1977"),
+        Metric("bits_per_character", bits_per_character, -1, "bits", "values",
+               "Shannon, Bell System Technical Journal 30(1), 1951"),
+        Metric("token_accuracy", token_accuracy, +1, "share", "values",
+               "Devlin et al., NAACL 2019"),
     )
 }  # fmt: skip
 

@@ -53,8 +53,11 @@ class Task:
     ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where ``decode``
     is not all there is to it. ``columns(predictions)`` are further arrays (n,) of the predictions'
     file. ``explained(inputs, outputs)``, of keras.ops, gives the (n, k) outputs that attributions
-    explain, where they are not the model's own. ``reference`` is where the function of a session
+    explain, where they are not the model's own, and ``explained_truth(example)`` int (n,) which of
+    them would be right. ``reference`` is where the function of a session
     stands that gives the name and the test predictions of the baseline beside every model.
+    ``width(config)`` is the shape of the outputs for one row. ``unit`` says what the rows of plain
+    texts are, a row of :data:`zoo.data.passages.UNITS`; None where texts come as they are.
     """
 
     name: str
@@ -77,7 +80,10 @@ class Task:
     judge: Callable[[Array, Example, Plan], tuple[Array, Array, Array]] | None = None
     columns: Callable[[Any], dict[str, Array]] | None = None
     explained: Callable[[Any, Any], Any] | None = None
+    explained_truth: Callable[[Example], Array] | None = None
     reference: str = "zoo.train.baseline:linear"
+    width: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda config: (config["outputs"],)
+    unit: str | None = None
 
 
 def _frame_classes(plan: Plan, x: Array, labels: Array) -> Example:
@@ -110,6 +116,61 @@ def _decode_classes(logits: Array) -> tuple[Array, Array]:
 
 def _decode_values(logits: Array) -> tuple[Array, None]:
     return np.asarray(logits, dtype=np.float64).reshape(len(logits)), None
+
+
+#: The id of what fills short texts, in every vocabulary.
+PADDING = 0
+
+
+def _frame_next(plan: Plan, ids: Array, labels: Array) -> Example:
+    """Each token is to be predicted from those before it: int32 (n, T), filling not counted."""
+    start = np.full((len(ids), 1), plan["start"], dtype=ids.dtype)
+    inputs = np.concatenate([start, ids[:, :-1]], axis=1)
+    return Example(inputs, ids, labels, (ids != PADDING).astype(np.float32))
+
+
+def judge_tokens(outputs: Array, example: Example, plan: Plan) -> tuple[Array, Array, Array]:
+    """Logits (n, T, V) of windows: int (n, 2) tokens and characters judged, int (n,) tokens
+    predicted right, float (n,) mean loss a token in nats. Tokens without weight are not judged."""
+    y, weights = example.y, example.weights
+    assert weights is not None
+    loss, hits = np.zeros(len(y)), np.zeros(len(y), dtype=np.int64)
+    for k, logits in enumerate(outputs):  # one window's probabilities at a time
+        shifted = logits.astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        chosen = np.take_along_axis(shifted, y[k][:, None], axis=1)[:, 0]
+        loss[k] = weights[k] @ (np.log(np.exp(shifted).sum(axis=1)) - chosen)
+        hits[k] = weights[k] @ (logits.argmax(axis=1) == y[k])
+    tokens = weights.sum(axis=1).astype(np.int64)
+    letters = (weights * np.array(plan["characters"])[y]).sum(axis=1).astype(np.int64)
+    return np.stack([tokens, letters], axis=1), hits, loss / np.maximum(tokens, 1)
+
+
+def _token_columns(predictions: Any) -> dict[str, Array]:
+    tokens, letters = predictions.y_true.T
+    return {"loss": predictions.scores, "tokens": tokens, "hits": predictions.y_pred,
+            "characters": letters}  # fmt: skip
+
+
+def _at_the_end(inputs: Any, outputs: Any) -> Any:
+    """Logits (n, V) of what follows the last token of each window."""
+    from keras import ops
+
+    last = ops.sum(ops.cast(ops.not_equal(inputs, PADDING), "int32"), axis=1) - 1
+    return ops.take_along_axis(outputs, last[:, None, None], axis=1)[:, 0]
+
+
+def _true_end(example: Example) -> Array:
+    last = np.maximum((example.x != PADDING).sum(axis=1) - 1, 0)
+    return example.y[np.arange(len(last)), last]
+
+
+def _undecoded(logits: Array) -> tuple[Array, None]:
+    raise NotImplementedError("outputs of language models are judged with their examples")
+
+
+def _per_token(config: Mapping[str, Any]) -> tuple[int, ...]:
+    return (config["shape"][0], config["vocabulary"])
 
 
 _CLASS_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro",
@@ -167,6 +228,30 @@ TASKS: dict[str, Task] = {
             classes=False,
             baseline="ridge regression",
             frame=_frame_column,
+        ),
+        Task(
+            name="causal_lm",
+            loss="SparseCategoricalCrossentropy",
+            loss_args={"from_logits": True},
+            metrics=("bits_per_character", "perplexity", "token_accuracy", "token_loss"),
+            fairness=("token_loss", "bits_per_character", "token_accuracy"),
+            fairness_positive=(),
+            outputs=lambda classes: 0,
+            decode=_undecoded,
+            sample_score=lambda y, p, s: s,
+            score_unit="nats a token",
+            space="logit",
+            classes=False,
+            baseline="interpolated trigrams of tokens",
+            frame=_frame_next,
+            supervised=False,
+            judge=judge_tokens,
+            columns=_token_columns,
+            explained=_at_the_end,
+            explained_truth=_true_end,
+            reference="zoo.train.ngrams:next_token",
+            width=_per_token,
+            unit="passage",
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Variant, find_run, write_arrays
 
 if TYPE_CHECKING:
+    from zoo.tasks import Task
     from zoo.train.session import Session
 
 EXPLAIN_SAMPLES, EXPLAIN_BACKGROUND = 100, 50
@@ -71,13 +72,12 @@ def explain_one(
     behind = rng.permutation(data.parts["train"])[:background]
     x = session.encoded(rows)
     task = get_task(data.task)
-    names = list(data.classes) or [data.target]
-    if task.outputs(len(names)) == 1:
-        names = names[-1:]  # the logit of a binary model is that of its second class
+    names = _outputs_of(session)
     own = (variant.path / "model.weights.h5").exists()
+    model = session.of(variant).load(variant.weights) if own else None
     arguments: dict[str, Any] = {
-        "predict": Artifact(variant.artifact),
-        "model": session.of(variant).load(variant.weights) if own else None,
+        "predict": _explained(task, Artifact(variant.artifact)),
+        "model": None if model is None else _explained_model(task, model),
         "x": x,
         "background": session.encoded(behind),
         "players": players_of(plan),
@@ -114,12 +114,43 @@ def explain_one(
     arrays = found.arrays() | {"row": rows}
     if found.dense is not None and plan["kind"] != "image":
         arrays.pop("dense")  # the players' values say it; single codes are no user's feature
-    arrays |= _pictures(session, variant, rows, found, split)
+    arrays |= _pictures(session, variant, rows, found, split, names)
     default, _ = attribution.route(arguments["model"], len(arguments["players"]))
     file = "explain.npz" if found.method == default else f"explain-{found.method}.npz"
     write_arrays(variant.path / file, arrays)
     variant.upsert("explain.json", [result], key=("method", "split"))
     return result
+
+
+def _outputs_of(session: Session) -> list[str]:
+    """Names of the outputs that are explained."""
+    from zoo.data.text import readable
+    from zoo.tasks import get_task
+
+    data, task = session.data, get_task(session.data.task)
+    if task.explained is not None and session.plan["kind"] == "text":
+        return readable(session.plan)
+    names = list(data.classes) or [data.target]
+    # the logit of a binary model is that of its second class
+    return names[-1:] if task.outputs(len(names)) == 1 else names
+
+
+def _explained(task: Task, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of inputs, reduced to the outputs that are explained."""
+    import numpy as np
+
+    if task.explained is None:
+        return function
+    reduce = task.explained
+    return lambda rows: np.asarray(reduce(rows, function(rows)))
+
+
+def _explained_model(task: Task, model: Any) -> Any:
+    from zoo.backend import keras
+
+    if task.explained is None:
+        return model
+    return keras.Model(model.inputs, task.explained(model.inputs[0], model.outputs[0]))
 
 
 def players_of(plan: Mapping[str, Any]) -> list[Any]:
@@ -149,7 +180,7 @@ def words_of(plan: Mapping[str, Any], ids: Any, values: Any) -> list[dict[str, A
     sums = np.bincount(place.ravel(), np.abs(values).ravel())
     often = np.flatnonzero(counts >= min(OCCURRENCES, counts.max()))
     often = often[np.argsort(-sums[often] / counts[often], kind="stable")]
-    names = decode(distinct[often], plan["words"])
+    names = decode(plan, distinct[often])
     return [
         {"name": str(name), "importance": float(sums[k] / counts[k])}
         for name, k in zip(names, often, strict=True)
@@ -157,18 +188,27 @@ def words_of(plan: Mapping[str, Any], ids: Any, values: Any) -> list[dict[str, A
 
 
 def _pictures(
-    session: Session, variant: Variant, rows: Any, found: Any, split: str
+    session: Session, variant: Variant, rows: Any, found: Any, split: str, names: list[str]
 ) -> dict[str, Any]:
     """What plots need beside the values: colours for numbers, or exemplar pictures."""
     import numpy as np
 
     from zoo.data.preprocess import display_values
     from zoo.data.text import decode
+    from zoo.tasks import get_task
 
     data, kind = session.data, session.plan["kind"]
     if kind == "tabular":
         return {"display": display_values(session.plan, data.take(rows))}
     chosen = np.arange(len(rows))[:EXEMPLARS]
+    task = get_task(data.task)
+    if task.explained_truth is not None:
+        text = np.array(names)
+        answers = {
+            "truth": text[task.explained_truth(session.example(rows[chosen]))],
+            "predicted": text[found.targets[chosen]],
+        }
+        return {"words": decode(session.plan, session.encoded(rows)), **answers}
     said = Variant(variant.run, variant.name).predictions(split)
     place = {row: k for k, row in enumerate(said.row.tolist())}
     index = [place[row] for row in rows[chosen].tolist()]
@@ -178,7 +218,7 @@ def _pictures(
     )
     answers = {"truth": show(said.y_true[index]), "predicted": show(said.y_pred[index])}
     if kind == "text":
-        return {"words": decode(session.encoded(rows), session.plan["words"]), **answers}
+        return {"words": decode(session.plan, session.encoded(rows)), **answers}
     pictures = {"images": data.take(rows[chosen]), **answers}
     dense = found.dense
     if dense is None:  # a black box: each patch's value, spread over its pixels

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import string
 
 from zoo.data.core import Request, Table
+from zoo.data.passages import cut
 from zoo.data.shipped import read_text
 from zoo.spec import DatasetSpec
+from zoo.tasks import get_task
 
 _TITLE = re.compile(r"^(?=[^\n]+\n\nby William Shakespeare)", re.M)
 
@@ -15,22 +18,27 @@ def plays() -> dict[str, str]:
     """Title -> text of each play. A play begins at a line that "by William Shakespeare" follows;
     blank lines also separate scenes, so they can't tell plays apart."""
     texts = [text for text in _TITLE.split(read_text(SPECS[0])) if text.strip()]
-    return {text.split("\n", 1)[0].strip().title(): text for text in texts}
+    return {string.capwords(text.split("\n", 1)[0]): text for text in texts}
 
 
 def load(request: Request) -> Table:
-    """One row for each play."""
-    import numpy as np
-
-    found = plays()
+    """Rows of the unit that the task asks for: passages, or lines."""
+    task = request.task or SPECS[0].task
+    sha256 = SPECS[0].sha256
+    found = cut(
+        plays(),
+        get_task(task).unit or "passage",
+        [request.split_seed, int(sha256[:15], 16)],
+    )
     return Table(
         kind="text",
-        x=np.array(list(found.values())),
+        x=found.texts,
         y=None,
-        sha256=SPECS[0].sha256,
+        sha256=sha256,
         target="next token",
-        task="causal_lm",
-        groups={"play": np.array(list(found))},
+        task=task,
+        groups={"play": found.names},
+        split=found.split,
         license=SPECS[0].license,
         source=SPECS[0].source,
     )
@@ -42,7 +50,7 @@ SPECS = [
         kind="text",
         task="causal_lm",
         load=load,
-        rows=9,
+        rows=4816,
         classes=(),
         groups=("play",),
         features=1,
@@ -51,6 +59,6 @@ SPECS = [
         file="shakespeare.txt.gz",
         bytes=487630,
         sha256="cb65954779594a85d6122434107556f3b51c1cccb129eefbf97ba9367c655802",
-        description="What comes next in the text? (1.23 MB)",
+        description="What comes next in the text? (1.23 MB, in passages of 256 characters)",
     )
 ]

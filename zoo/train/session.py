@@ -268,7 +268,8 @@ def prepare(
     check_loss(get_task(data.task), options)
     chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
     plan = preprocess.fit(data, {**spec.encoding, **chosen})
-    config["outputs"] = get_task(data.task).outputs(len(data.classes))
+    if "outputs" in config:
+        config["outputs"] = get_task(data.task).outputs(len(data.classes))
     from_plan = {key: plan[key] for key in FROM_DATA if key in plan}
     config |= {k: tuple(v) if isinstance(v, list) else v for k, v in from_plan.items()}
     return Session(

@@ -27,7 +27,7 @@ class Explanation:
     ``additivity_error``.
 
     ``values`` float64 (n, players, 1); ``base`` float64 (n, 1), the mean output over the
-    background; ``output`` float64 (n, 1). ``dense`` float32 (n, *shape, 1) holds the values of
+    background (of texts: with the row's own filling); ``output`` float64 (n, 1). ``dense`` float32 (n, *shape, 1) holds the values of
     single features for white-box methods. ``names`` are the players. ``additivity_error`` max and
     mean over rows of ``|base + sum - output|``, divided by the range (max - min) of that output
     over the explained and the background rows. ``additive`` says that its max is at most 1e-3.
@@ -163,6 +163,7 @@ def explain(
     seconds = time.perf_counter() - started
 
     base = game.background_output[found.background].mean(axis=0)[targets]
+    base = base if found.base is None else found.base
     error = np.abs(base + values.sum(axis=1) - game.output) / extent
     if not np.isfinite(error).all() or (row.additive and error.max() > ADDITIVE):
         raise ZooError(

@@ -57,12 +57,14 @@ class Attribution:
 
     ``dense`` float64 (n, *shape), for methods that see every feature, or ``values`` float64
     (n, players) for those that play with players alone. ``background`` int (used,) are the
-    background rows that were used.
+    background rows that were used. ``base`` float64 (n,), where it is not the mean output over
+    these, is what each row's values are added to.
     """
 
     background: np.ndarray
     dense: np.ndarray | None = None
     values: np.ndarray | None = None
+    base: np.ndarray | None = None
 
 
 def batch_size(shape: tuple[int, ...]) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,13 +111,43 @@ def not_tokens(model: Any) -> str | None:
         return "the model has no single input"
     if "int" not in str(model.inputs[0].dtype):
         return "the model's input is continuous"
-    first = [op for op in operations(model) if type(op).__name__ not in _TRAINING_ONLY][:2]
-    kinds = [type(op).__name__ for op in operations(model)]
-    if kinds.count("Embedding") != 1 or type(first[-1]).__name__ != "Embedding":
-        return "the input does not go through one Embedding"
-    if first[-1].mask_zero:
-        return "a mask makes the output jump where filling becomes a word"
-    return None
+    return None if _embedding(model) else "the input does not go through one Embedding"
+
+
+def _embedding(model: Any) -> Any:
+    """The layer that looks the model's input up, or None where there is not exactly one.
+
+    Found by calling the model, as layers within layers are in no graph.
+    """
+    from zoo.backend import keras
+    from zoo.compress.overrides import override, restore
+    from zoo.kernels import flat_layers
+
+    layers = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.Embedding)]
+    length = model.inputs[0].shape[1] or 4
+    ids = (np.arange(length, dtype=np.int32) % min((x.input_dim for x in layers), default=1))[None]
+    seen: list[Any] = []
+
+    def looking(call: Any) -> Any:
+        def looked(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if np.array_equal(np.asarray(inputs), ids):
+                seen.append(self)
+            return call(self, inputs, *args, **kwargs)
+
+        return looked
+
+    for layer in layers:
+        override(layer, {"call": looking(type(layer).call)})
+    try:
+        model(ids, training=False)
+    finally:
+        for layer in layers:
+            restore(layer)
+    return seen[0] if len(seen) == 1 else None
+
+
+#: Numbers in the word vectors of all background rows together; the background is thinned beyond.
+TOKEN_VALUES = 2**18
 
 
 def tokens(game: Game) -> Attribution:
@@ -126,16 +155,61 @@ def tokens(game: Game) -> Attribution:
 
     Integrated gradients from the embedding's output (Sundararajan, Taly & Yan, ICML 2017, section
     6.3), averaged over background rows as in :func:`gradient`. ``dense`` is (n, *shape) of the ids.
+    What else a model makes of the ids, such as a mask of the filling, stays that of the explained
+    row all along the path, and so in the base.
     """
-    from zoo.backend import keras
+    import tensorflow as tf
 
-    (embedding,) = (op for op in operations(game.model) if type(op).__name__ == "Embedding")
-    vectors = embedding.embeddings.numpy()
-    above = keras.Model(embedding.output, game.model.outputs[0])
-    inner = replace(game, model=above, x=vectors[game.x], background=vectors[game.background])
-    found = gradient(inner)
-    assert found.dense is not None
-    return Attribution(found.background, dense=found.dense.sum(axis=-1))
+    from zoo.compress.overrides import override, restore
+
+    embedding = _embedding(game.model)
+    table = embedding.embeddings.numpy()
+    vectors = table[game.x]
+    shape, call = vectors.shape[1:], type(embedding).call
+    count = max(2, TOKEN_VALUES // int(np.prod(shape)))
+    used = np.unique(np.linspace(0, len(game.background) - 1, count).round().astype(np.int64))
+    behind = table[game.background[used]]
+    given: list[Any] = []
+
+    def instead(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Its other use, the transposed table as the output layer, stays what it is.
+        turned = bool(kwargs.get("reverse") or any(args))
+        return call(self, inputs, *args, **kwargs) if turned else given[0]
+
+    signature = [
+        tf.TensorSpec((None, *shape)),
+        tf.TensorSpec(game.x.shape[1:], tf.int32),
+        tf.TensorSpec((), tf.int32),
+    ]
+
+    def chosen(points: Any, ids: Any, target: Any) -> Any:
+        given[:] = [points]
+        many = tf.repeat(ids[None], tf.shape(points)[0], axis=0)
+        return tf.gather(game.model(many, training=False), target, axis=1)
+
+    @tf.function(input_signature=signature, autograph=False)
+    def gradients(points: Any, ids: Any, target: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            output = chosen(points, ids, target)
+        return tape.gradient(output, points)
+
+    outputs = tf.function(chosen, input_signature=signature, autograph=False)
+    override(embedding, {"call": instead})
+    try:
+        size = batch_size(shape)
+        base = np.zeros(len(game.x))
+        for row, (ids, target) in enumerate(zip(game.x, game.targets, strict=True)):
+            for k in range(0, len(behind), size):
+                base[row] += outputs(behind[k : k + size], ids, target).numpy().sum()
+        base /= len(behind)
+        dense = _integrated(
+            lambda row, points: gradients(points, game.x[row], game.targets[row]).numpy(),
+            vectors, behind, base, game,
+        )
+    finally:
+        restore(embedding)
+    return Attribution(used, dense=dense.sum(axis=-1), base=base)
 
 
 def linear(game: Game) -> Attribution:
@@ -213,32 +287,51 @@ def gradient(game: Game) -> Attribution:
             chosen = tf.gather(game.model(points, training=False), targets, batch_dims=1)
         return tape.gradient(chosen, points)
 
-    size = batch_size(shape)
     base = game.background_output.mean(axis=0)[game.targets]
-    extent = game.extent()
-    dense = np.zeros(game.x.shape)
-    left = np.arange(len(game.x))
+
+    def slope(row: int, points: Any) -> Any:
+        target = np.full(len(points), game.targets[row], dtype=np.int32)
+        return gradients(points, target).numpy()
+
+    return Attribution(
+        _all(game), dense=_integrated(slope, game.x, game.background, base, game)
+    )
+
+
+def _integrated(
+    slope: Callable[[int, np.ndarray], np.ndarray],
+    x: np.ndarray,
+    background: np.ndarray,
+    base: np.ndarray,
+    game: Game,
+) -> np.ndarray:
+    """Slopes integrated along the paths from each background row to each row of ``x``, averaged.
+
+    ``slope(row, points)`` gives the gradients (m, *shape) of a row's output at points (m, *shape).
+    """
+    shape = x.shape[1:]
+    size, extent = batch_size(shape), game.extent()
+    dense = np.zeros(x.shape)
+    left = np.arange(len(x))
     for nodes in NODES:
         place, weight = np.polynomial.legendre.leggauss(nodes)
-        alpha = np.tile((place + 1) / 2, len(game.background)).astype(np.float32)
+        alpha = np.tile((place + 1) / 2, len(background)).astype(np.float32)
         alpha = alpha.reshape(-1, *(1,) * len(shape))
-        weight = np.tile(weight / 2, len(game.background)) / len(game.background)
-        start = np.repeat(game.background, nodes, axis=0)
+        weight = np.tile(weight / 2, len(background)) / len(background)
+        start = np.repeat(background, nodes, axis=0)
         for row in left:
-            away = game.x[row] - start
+            away = x[row] - start
             points = start + alpha * away
-            target = np.full(len(points), game.targets[row], dtype=np.int32)
             total = np.zeros(shape)
             for i in range(0, len(points), size):
                 part = slice(i, i + size)
-                slope = gradients(points[part], target[part]).numpy()
-                total += np.tensordot(weight[part], slope * away[part], axes=1)
+                total += np.tensordot(weight[part], slope(row, points[part]) * away[part], axes=1)
             dense[row] = total
         error = np.abs(base + dense.reshape(len(dense), -1).sum(axis=1) - game.output)
         left = np.flatnonzero(error > ADDITIVE * extent)
         if not len(left):
             break
-    return Attribution(_all(game), dense=dense)
+    return dense
 
 
 def _all(game: Game) -> np.ndarray:
