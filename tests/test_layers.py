@@ -39,12 +39,13 @@ LAYERS: dict[str, set[str]] = {
     "predict": _STORE | {"data"},
     "train": _WORK,
     "variants": _WORK | {"train"},
+    "generate": _WORK | {"train", "variants"},
     "compress": _WORK | {"train", "variants"},
     "zoo_bench": _WORK | {"train", "variants", "compress"},
     "zoo_explain": _WORK | {"train", "variants", "compress"},
     "zoo_report": {"schema"},
     "testing": _WORK | {"train", "variants", "compress"},
-    "api": _WORK | {"train", "variants", "compress", "gates", "zoo_bench", "zoo_explain", "zoo_report"},
+    "api": _WORK | {"generate", "train", "variants", "compress", "gates", "zoo_bench", "zoo_explain", "zoo_report"},
     "cli": _WORK | {"compress", "gates", "api", "zoo_bench"},
 }  # fmt: skip
 

@@ -868,6 +868,47 @@ def predict(
     _emit(document, _table(("variant", "split", "n", "path"), rows))
 
 
+@cli.command(
+    epilog=_examples(
+        "zoo generate latest --prompt 'ROMEO.'",
+        "zoo generate latest --prompt 'O, ' --temperature 0.8 --top-k 40 --seed 1 --variant int8",
+    )
+)
+@click.argument("run")
+@click.option("--prompt", default="", help="What the text begins with, or the line to restore.")
+@click.option("--max-tokens", default=100, show_default=True, type=click.IntRange(1, 100_000),
+              help="Tokens to make, at most.")
+@click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(0, 100),
+              help="0 takes the most probable token.")
+@click.option("--top-k", default=0, show_default=True, type=click.IntRange(0),
+              help="Choose among so many tokens; 0 for all.")
+@click.option("--top-p", default=1.0, show_default=True,
+              type=click.FloatRange(0, 1, min_open=True),
+              help="Choose among the most probable tokens that have this share.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
+              help="Of the choice.")
+@click.option("--beams", default=1, show_default=True, type=click.IntRange(1, 64),
+              help="Search with so many (seq2seq).")
+@_variant
+@_runs
+@_shared
+def generate(run: str, root: Path, **options: Any) -> None:
+    """Make texts with RUN, a language model."""
+    from zoo import api
+
+    document = api.generate(run, options.pop("prompt"), root=root, **options)
+    several = len(document["results"]) > 1
+    shown = []
+    for row in document["results"]:
+        text = "\n".join(row["outputs"])
+        rate = _number(row["tokens_per_second"], 3)
+        shown.append(
+            (f"{row['variant']}:\n" if several else "")
+            + f"{text}\n({row['tokens']:,} tokens, {rate} a second)"
+        )
+    _emit(document, "\n\n".join(shown))
+
+
 # Variants -----------------------------------------------------------------------------------------
 
 

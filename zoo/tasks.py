@@ -58,6 +58,7 @@ class Task:
     stands that gives the name and the test predictions of the baseline beside every model.
     ``width(config)`` is the shape of the outputs for one row. ``unit`` says what the rows of plain
     texts are, a row of :data:`zoo.data.passages.UNITS`; None where texts come as they are.
+    ``generate`` is where the function stands that makes texts of a prompt, None for other tasks.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Task:
     reference: str = "zoo.train.baseline:linear"
     width: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda config: (config["outputs"],)
     unit: str | None = None
+    generate: str | None = None
 
 
 def _frame_classes(plan: Plan, x: Array, labels: Array) -> Example:
@@ -252,6 +254,7 @@ TASKS: dict[str, Task] = {
             reference="zoo.train.ngrams:next_token",
             width=_per_token,
             unit="passage",
+            generate="zoo.generate:continued",
         ),
     )
 }

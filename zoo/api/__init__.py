@@ -10,6 +10,7 @@ from zoo.api.catalogue import data_clear, data_info, doctor, info, list_data, li
 from zoo.api.compressing import compress
 from zoo.api.explaining import explain
 from zoo.api.exporting import export
+from zoo.api.generating import generate
 from zoo.api.reading import compare, evaluate, predict
 from zoo.api.sweeping import sweep
 from zoo.api.training import resume, train, train_cluster
@@ -30,6 +31,7 @@ __all__ = [
     "explain",
     "export",
     "fairness",
+    "generate",
     "info",
     "list_data",
     "list_models",

@@ -150,7 +150,7 @@ def _explained_model(task: Task, model: Any) -> Any:
 
     if task.explained is None:
         return model
-    return keras.Model(model.inputs, task.explained(model.inputs[0], model.outputs[0]))
+    return keras.Model(model.inputs[0], task.explained(model.inputs[0], model.outputs[0]))
 
 
 def players_of(plan: Mapping[str, Any]) -> list[Any]:

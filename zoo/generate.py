@@ -1,0 +1,179 @@
+"""Texts from language models: what follows a prompt, token by token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from zoo.data import text
+from zoo.errors import ZooError
+from zoo.predict import Artifact, compiled
+from zoo.tasks import PADDING
+
+if TYPE_CHECKING:
+    from zoo.run import Variant
+    from zoo.train.session import Session
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the next token is chosen from its logits.
+
+    ``temperature`` divides them; 0 takes the most probable. ``top_k`` keeps so many tokens (0: all),
+    ``top_p`` the most probable ones that together have this probability (nucleus sampling, Holtzman
+    et al., ICLR 2020). ``beams`` above 1 searches for the most probable text.
+    """
+
+    max_tokens: int = 100
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    beams: int = 1
+
+    def __call__(self, logits: np.ndarray, rng: np.random.Generator) -> int:
+        """The id that is chosen from logits (vocabulary,); -inf is never chosen."""
+        if self.temperature == 0:
+            return int(logits.argmax())
+        order = np.argsort(-logits, kind="stable")
+        scaled = logits[order].astype(np.float64) / self.temperature
+        chances = np.exp(scaled - scaled[0])
+        chances /= chances.sum()
+        kept = np.cumsum(chances) - chances < self.top_p  # the first is always kept
+        if self.top_k:
+            kept[self.top_k :] = False
+        chances *= kept
+        return int(order[rng.choice(len(order), p=chances / chances.sum())])
+
+
+class Reader(Protocol):
+    """A causal model that reads tokens: each call gives the logits (vocabulary,) of what follows."""
+
+    length: int
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        """Forget what was read and read ids, at most ``length`` of them."""
+
+    def add(self, token: int) -> np.ndarray:
+        """Read one token more."""
+
+
+class Whole:
+    """A :class:`Reader` that reads all again for each token: any function (1, T) -> (1, T, V)."""
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], length: int) -> None:
+        self.length, self._function = length, function
+        self._ids: list[int] = []
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        self._ids = list(ids)
+        filled = np.full((1, self.length), PADDING, dtype=np.int32)
+        filled[0, : len(ids)] = self._ids
+        return self._function(filled)[0, len(ids) - 1]
+
+    def add(self, token: int) -> np.ndarray:
+        return self.start([*self._ids, token])
+
+
+class Cached:
+    """A :class:`Reader` that keeps the keys and values of what a GPT has read."""
+
+    def __init__(self, model: Any) -> None:
+        import keras_nlp
+
+        from zoo.backend import tf
+
+        backbone = model.get_layer("backbone")
+        reader = keras_nlp.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+        self.length = backbone.max_sequence_length
+        head = backbone.hidden_dim // backbone.num_heads
+        shape = (1, backbone.num_layers, 2, self.length, backbone.num_heads, head)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((1, None), tf.int32),
+                tf.TensorSpec(shape),
+                tf.TensorSpec((), tf.int32),
+            ],
+            autograph=False,
+        )
+        def step(ids: Any, cache: Any, place: Any) -> Any:
+            logits, _, cache = reader.call_with_cache(ids, cache, place)
+            return logits[0, -1], cache
+
+        self._step, self._empty = step, np.zeros(shape, dtype=np.float32)
+        self._place, self._cache = 0, self._empty
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        self._place, self._cache = 0, self._empty
+        return self._read(ids)
+
+    def add(self, token: int) -> np.ndarray:
+        return self._read([token])
+
+    def _read(self, ids: Sequence[int]) -> np.ndarray:
+        logits, self._cache = self._step(
+            np.array([ids], dtype=np.int32), self._cache, np.int32(self._place)
+        )
+        self._place += len(ids)
+        return logits.numpy()
+
+
+def follow(reader: Reader, plan: text.Plan, ids: Sequence[int], choice: Choice) -> list[int]:
+    """At most ``max_tokens`` ids that follow ``ids``.
+
+    Where the model's context is full, it goes on from the later half of it.
+    """
+    rng = np.random.default_rng(choice.seed)
+    never = [PADDING, plan["start"]]
+    half = max(reader.length // 2, 1)
+    known = [plan["start"], *ids]
+    seen = known if len(known) <= reader.length else [plan["start"], *ids[-half:]]
+    logits, place = reader.start(seen), len(seen)
+    out: list[int] = []
+    while True:
+        allowed = np.array(logits, dtype=np.float64)
+        allowed[never] = -np.inf
+        out.append(choice(allowed, rng))
+        if len(out) == choice.max_tokens:
+            return out
+        if place == reader.length:
+            again = [plan["start"], *[*ids, *out][-half:]]
+            logits, place = reader.start(again[: reader.length]), min(len(again), reader.length)
+        else:
+            logits, place = reader.add(out[-1]), place + 1
+
+
+def reader_of(session: Session, variant: Variant) -> Reader:
+    """A variant as a reader: with a cache where it has weights, else its artefact as it ships."""
+    if (variant.path / "model.weights.h5").exists():
+        return Cached(session.of(variant).load(variant.weights))
+    return Whole(Artifact(variant.artifact), session.plan["shape"][0])
+
+
+def continued(
+    session: Session, variant: Variant, prompt: str, choice: Choice
+) -> tuple[list[str], int, float]:
+    """What follows a prompt: the texts, how many tokens, and the seconds that these took."""
+    if choice.beams > 1:
+        raise ZooError(
+            "Beams are for models that turn one text into another.",
+            expected="no --beams, or a model for the task seq2seq",
+            received=f"--beams {choice.beams}",
+        )
+    plan = session.plan
+    ids = text.tokenizer_of(plan).cut(plan, [prompt])[0] if prompt else []
+    reader = reader_of(session, variant)
+    reader.start([plan["start"]])  # traced before the clock runs
+    began = time.perf_counter()
+    found = follow(reader, plan, list(map(int, ids)), choice)
+    return [text.join(plan, found)], len(found), time.perf_counter() - began
+
+
+def whole(model: Any) -> Whole:
+    """A Keras model as a reader without a cache."""
+    return Whole(compiled(model), model.inputs[0].shape[1])
