@@ -128,11 +128,15 @@ def test_co2_keeps_its_gaps():
     assert 310 < np.nanmin(series.x) < np.nanmax(series.x) < 375  # ppm, 1958 to 2001
 
 
-def test_shakespeare_is_nine_plays():
-    plays = load("shakespeare")
-    titles = plays.groups["play"].tolist()
-    assert len(titles) == len(set(titles)) == 9
-    assert min(map(len, plays.x)) > 50_000
+def test_shakespeare_is_passages_of_nine_plays():
+    table = load("shakespeare")
+    titles, counts = np.unique(table.groups["play"], return_counts=True)
+    assert len(titles) == 9
+    assert "The Winter's Tale" in titles
+    assert counts.min() > 300
+    for play in titles:  # every play is in every split
+        assert set(table.split[table.groups["play"] == play]) == {"train", "val", "test"}
+    assert len(load("shakespeare", task="causal_lm")) == len(table)
 
 
 @pytest.mark.parametrize("name", sorted(datasets().specs))

@@ -31,6 +31,15 @@ tf.get_logger().setLevel("ERROR")
 assert tf.keras.Model is keras.Model, "tf.keras must be Keras 3: unset TF_USE_LEGACY_KERAS"
 
 
+def __getattr__(name: str) -> Any:
+    """``keras_nlp`` (keras-hub), loaded when it is asked for: it takes seconds."""
+    if name == "keras_nlp":
+        import keras_nlp
+
+        return keras_nlp
+    raise AttributeError(name)
+
+
 def set_threads(cpus: int | None) -> None:
     """Use at most ``cpus`` CPU cores, 0 or None for all; must come before any computation."""
     if cpus:

@@ -876,19 +876,42 @@ def predict(
 )
 @click.argument("run")
 @click.option("--prompt", default="", help="What the text begins with, or the line to restore.")
-@click.option("--max-tokens", default=100, show_default=True, type=click.IntRange(1, 100_000),
-              help="Tokens to make, at most.")
-@click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(0, 100),
-              help="0 takes the most probable token.")
-@click.option("--top-k", default=0, show_default=True, type=click.IntRange(0),
-              help="Choose among so many tokens; 0 for all.")
-@click.option("--top-p", default=1.0, show_default=True,
-              type=click.FloatRange(0, 1, min_open=True),
-              help="Choose among the most probable tokens that have this share.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
-              help="Of the choice.")
-@click.option("--beams", default=1, show_default=True, type=click.IntRange(1, 64),
-              help="Search with so many (seq2seq).")
+@click.option(
+    "--max-tokens",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Tokens to make, at most.",
+)
+@click.option(
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 100),
+    help="0 takes the most probable token.",
+)
+@click.option(
+    "--top-k",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Choose among so many tokens; 0 for all.",
+)
+@click.option(
+    "--top-p",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Choose among the most probable tokens that have this share.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice.")
+@click.option(
+    "--beams",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Search with so many (seq2seq).",
+)
 @_variant
 @_runs
 @_shared
@@ -1183,8 +1206,8 @@ def benchmark(
 @click.argument("run")
 @_variant
 @click.option("--method", help="Instead of the one that the model's layers call for.")
-@click.option("--samples", default=100, show_default=True, type=click.IntRange(2),
-              help="Rows to explain.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(2),
+              help="Rows to explain [100; of language models 12].")  # fmt: skip
 @click.option("--background", default=50, show_default=True, type=click.IntRange(1),
               help="Training rows that they are set against.")  # fmt: skip
 @_split
@@ -1194,7 +1217,7 @@ def explain(
     run: str,
     variant: str,
     method: str | None,
-    samples: int,
+    samples: int | None,
     background: int,
     split: str,
     root: Path,

@@ -83,9 +83,7 @@ class Cached:
     """A :class:`Reader` that keeps the keys and values of what a GPT has read."""
 
     def __init__(self, model: Any) -> None:
-        import keras_nlp
-
-        from zoo.backend import tf
+        from zoo.backend import keras_nlp, tf
 
         backbone = model.get_layer("backbone")
         reader = keras_nlp.models.GPT2CausalLM(backbone=backbone, preprocessor=None)

@@ -52,13 +52,14 @@ class Task:
     rows)``, the draw that evaluation holds fixed, a function of the row ids (n,) alone.
     ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where ``decode``
     is not all there is to it. ``columns(predictions)`` are further arrays (n,) of the predictions'
-    file. ``explained(inputs, outputs)``, of keras.ops, gives the (n, k) outputs that attributions
+    file. ``explained(inputs, outputs, plan)``, of keras.ops, gives the (n, k) outputs that attributions
     explain, where they are not the model's own, and ``explained_truth(example)`` int (n,) which of
     them would be right. ``reference`` is where the function of a session
     stands that gives the name and the test predictions of the baseline beside every model.
     ``width(config)`` is the shape of the outputs for one row. ``unit`` says what the rows of plain
     texts are, a row of :data:`zoo.data.passages.UNITS`; None where texts come as they are.
-    ``generate`` is where the function stands that makes texts of a prompt, None for other tasks.
+    ``samples`` are the rows that are explained unless it is said how many: a window of a language
+    model takes as long as a thousand rows of a table. ``generate`` is where the function stands that makes texts of a prompt, None for other tasks.
     """
 
     name: str
@@ -80,12 +81,13 @@ class Task:
     settle: Callable[[Plan, Example, Array], Example] | None = None
     judge: Callable[[Array, Example, Plan], tuple[Array, Array, Array]] | None = None
     columns: Callable[[Any], dict[str, Array]] | None = None
-    explained: Callable[[Any, Any], Any] | None = None
+    explained: Callable[[Any, Any, Plan], Any] | None = None
     explained_truth: Callable[[Example], Array] | None = None
     reference: str = "zoo.train.baseline:linear"
     width: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda config: (config["outputs"],)
     unit: str | None = None
     generate: str | None = None
+    samples: int = 100
 
 
 def _frame_classes(plan: Plan, x: Array, labels: Array) -> Example:
@@ -154,7 +156,7 @@ def _token_columns(predictions: Any) -> dict[str, Array]:
             "characters": letters}  # fmt: skip
 
 
-def _at_the_end(inputs: Any, outputs: Any) -> Any:
+def _at_the_end(inputs: Any, outputs: Any, plan: Plan) -> Any:
     """Logits (n, V) of what follows the last token of each window."""
     from keras import ops
 
@@ -255,6 +257,7 @@ TASKS: dict[str, Task] = {
             width=_per_token,
             unit="passage",
             generate="zoo.generate:continued",
+            samples=12,
         ),
     )
 }

@@ -47,6 +47,10 @@ METRICS: dict[str, MetricText] = {
     "mae": MetricText("MAE", -1),
     "r2": MetricText("R²", +1),
     "mean_prediction": MetricText("Mean prediction", 0),
+    "token_loss": MetricText("Loss a token, nats", -1),
+    "perplexity": MetricText("Perplexity", -1),
+    "bits_per_character": MetricText("Bits per character", -1),
+    "token_accuracy": MetricText("Token accuracy", +1, True),
     "demographic_parity_difference": MetricText("Demographic parity difference", -1, True),
     "demographic_parity_ratio": MetricText("Demographic parity ratio", +1),
     "equalized_odds_difference": MetricText("Equalized odds difference", -1, True),
@@ -57,6 +61,8 @@ METRICS: dict[str, MetricText] = {
     "worst_group": MetricText("Worst group", 0),
     "mae_difference": MetricText("MAE difference", -1),
     "worst_group_mae": MetricText("Worst group's MAE", -1),
+    "token_loss_difference": MetricText("Difference of the loss a token", -1),
+    "worst_group_token_loss": MetricText("Worst group's loss a token", -1),
     "mean_prediction_difference": MetricText("Mean prediction difference", -1),
 }
 

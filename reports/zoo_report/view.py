@@ -48,7 +48,19 @@ from zoo_report.text import (
     unit,
 )
 
-QUALITY = ("accuracy", "balanced_accuracy", "roc_auc", "log_loss", "ece", "mae", "rmse", "r2")
+QUALITY = (
+    "accuracy",
+    "balanced_accuracy",
+    "roc_auc",
+    "log_loss",
+    "ece",
+    "mae",
+    "rmse",
+    "r2",
+    "token_loss",
+    "bits_per_character",
+    "token_accuracy",
+)
 PLOTTED = ("accuracy", "selection_rate", "true_positive_rate", "false_positive_rate",
            "mae", "mean_prediction")  # fmt: skip
 TOP_FEATURES, BEES = 12, 150  # bars and rows of a beeswarm; points in one of its rows

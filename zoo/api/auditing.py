@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.api.benchmarking import benchmark_all, compare_speed
 from zoo.api.compressing import compress_all
-from zoo.api.explaining import EXPLAIN_BACKGROUND, EXPLAIN_SAMPLES, explain_one, players_of
+from zoo.api.explaining import EXPLAIN_BACKGROUND, explain_one, players_of
 from zoo.api.reading import predictions_of
 from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
@@ -177,7 +177,7 @@ def _drift(
 
     base = run.variant(BASE)
     progress.say("base: explaining")
-    explain_one(session, base, None, EXPLAIN_SAMPLES, EXPLAIN_BACKGROUND, "test")
+    explain_one(session, base, None, None, EXPLAIN_BACKGROUND, "test")
     black, _ = route(None, len(players_of(session.plan)))
     arrays: dict[str, dict[str, Any]] = {}
     targets = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zoo.tasks import Task
     from zoo.train.session import Session
 
-EXPLAIN_SAMPLES, EXPLAIN_BACKGROUND = 100, 50
+EXPLAIN_BACKGROUND = 50
 PATCHES = 7  # an image is shared out among about this many patches a side
 EXEMPLARS = 6
 OCCURRENCES = 3  # of a word among the explained rows, for its importance to say something
@@ -24,7 +24,7 @@ def explain(
     *,
     variant: str = BASE,
     method: str | None = None,
-    samples: int = EXPLAIN_SAMPLES,
+    samples: int | None = None,
     background: int = EXPLAIN_BACKGROUND,
     split: str = "test",
     quality: bool = True,
@@ -39,7 +39,7 @@ def explain(
     session = reopen(run)
     results = []
     for item in chosen:
-        progress.say(f"{item.name}: explaining {samples} rows")
+        progress.say(f"{item.name}: explaining")
         results.append(
             explain_one(session, item, method, samples, background, split, quality=quality)
         )
@@ -50,7 +50,7 @@ def explain_one(
     session: Session,
     variant: Variant,
     method: str | None,
-    samples: int,
+    samples: int | None,
     background: int,
     split: str,
     *,
@@ -68,16 +68,17 @@ def explain_one(
 
     data, plan = session.data, session.plan
     rng = np.random.default_rng(0)  # the same rows for every variant and every method
-    rows = rng.permutation(data.parts[split])[:samples]  # fewer samples are the first of more
+    task = get_task(data.task)
+    count = task.samples if samples is None else samples
+    rows = rng.permutation(data.parts[split])[:count]  # fewer samples are the first of more
     behind = rng.permutation(data.parts["train"])[:background]
     x = session.encoded(rows)
-    task = get_task(data.task)
     names = _outputs_of(session)
     own = (variant.path / "model.weights.h5").exists()
     model = session.of(variant).load(variant.weights) if own else None
     arguments: dict[str, Any] = {
-        "predict": _explained(task, Artifact(variant.artifact)),
-        "model": None if model is None else _explained_model(task, model),
+        "predict": _of_outputs(task, plan, Artifact(variant.artifact)),
+        "model": None if model is None else _of_model(task, plan, model),
         "x": x,
         "background": session.encoded(behind),
         "players": players_of(plan),
@@ -135,22 +136,24 @@ def _outputs_of(session: Session) -> list[str]:
     return names[-1:] if task.outputs(len(names)) == 1 else names
 
 
-def _explained(task: Task, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function of inputs, reduced to the outputs that are explained."""
-    import numpy as np
-
+def _of_outputs(task: Task, plan: Mapping[str, Any], function: Any) -> Any:
+    """An artefact as the function of inputs that attributions explain."""
     if task.explained is None:
         return function
-    reduce = task.explained
-    return lambda rows: np.asarray(reduce(rows, function(rows)))
+    import numpy as np
+
+    explained = task.explained
+    return lambda x: np.asarray(explained(x, function(x), plan))
 
 
-def _explained_model(task: Task, model: Any) -> Any:
+def _of_model(task: Task, plan: Mapping[str, Any], model: Any) -> Any:
+    """A Keras model with the outputs that attributions explain."""
     from zoo.backend import keras
 
     if task.explained is None:
         return model
-    return keras.Model(model.inputs[0], task.explained(model.inputs[0], model.outputs[0]))
+    (inputs,), (outputs,) = model.inputs, model.outputs
+    return keras.Model(inputs, task.explained(inputs, outputs, plan), name=model.name)
 
 
 def players_of(plan: Mapping[str, Any]) -> list[Any]:

@@ -8,17 +8,27 @@ import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.data import large, shards, tfrecord
-from zoo.data.core import Request, Table, check_unchanged, is_split_column, texts_of
+from zoo.data.core import (
+    LEAST_WORDS,
+    Request,
+    Table,
+    check_unchanged,
+    is_split_column,
+    texts_of,
+)
 from zoo.data.large import Chunked, stored_table
+from zoo.data.passages import cut
 from zoo.data.preprocess import is_number_type, nested_type, text_columns
 from zoo.errors import ZooError, unknown
 from zoo.run import sha256_file
+from zoo.tasks import get_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -407,6 +417,8 @@ def read_table(path: Path, request: Request, sha256: str) -> Table:
     frame = open_frame(path, sha256)
     cache = getattr(frame, "folder", None)
     columns = list(frame.columns)
+    if request.target is None and _unit(request) is not None:
+        return _texts_alone(frame, path, request)
     if len(columns) < 2:
         raise ZooError(
             f"{path} has a single column.",
@@ -451,6 +463,77 @@ def read_table(path: Path, request: Request, sha256: str) -> Table:
         source=path.name,
         notes=notes,
         cache=cache,
+    )
+
+
+def _unit(request: Request) -> str | None:
+    """What the rows of plain texts are for the task that is asked for, if that takes texts alone."""
+    return None if request.task is None else get_task(request.task).unit
+
+
+def _texts_alone(frame: Any, path: Path, request: Request) -> Table:
+    """The column of longest texts of a table, each cell a row, for tasks that need no labels."""
+    notes: list[str] = []
+    split = _split_column(frame, request, "", path, notes)
+    beside = [
+        find_column(name, list(frame.columns), "--sensitive", path) for name in request.sensitive
+    ]
+    length = {
+        name: frame[name].dropna().astype(str).str.split().str.len().mean()
+        for name in frame.columns
+        if name not in (split, *beside) and not is_number_type(frame[name])
+    }
+    column = max(length, key=lambda name: length[name], default=None)
+    if column is None or not length[column] >= LEAST_WORDS:
+        raise ZooError(
+            f"{path} has no column of texts.",
+            expected=f"a column whose cells have at least {LEAST_WORDS} words on average",
+            received=", ".join(map(repr, frame.columns))[:300],
+            kind="no_inputs",
+        )
+    others = [name for name in frame.columns if name not in (column, split, *beside)]
+    if others:
+        notes.append(f"not used beside the texts: {', '.join(map(repr, others))}")
+    return Table(
+        kind="tabular",
+        x=frame.drop(columns=[*others, *([split] if split else [])]),
+        y=None,
+        sha256="",
+        target=column,
+        split=None if split is None else frame[split].to_numpy(),
+        source=path.name,
+        notes=notes,
+        cache=getattr(frame, "folder", None),
+    )
+
+
+def read_plain(path: Path, request: Request, sha256: str) -> Table:
+    """A plain text, as rows of the unit that the task asks for: passages unless it says otherwise."""
+    with _reading(path, "UTF-8 text"), _open_text(path) as file:
+        content = file.read().replace("\r\n", "\n")
+        if "\x00" in content:
+            raise ValueError("bytes that are no text")
+    task = request.task or "causal_lm"
+    if _unit(replace(request, task=task)) is None:
+        raise ZooError(
+            f"{path} is plain text, without the labels that the task {task} needs.",
+            expected="a CSV or JSON lines file with texts and labels, or a language model",
+            received=path.name,
+            hint=f"zoo train gpt_tiny --data {path}",
+            kind="kind_mismatch",
+        )
+    found = cut(
+        {path.name: content}, get_task(task).unit or "", [request.split_seed, int(sha256[:15], 16)]
+    )
+    return Table(
+        kind="text",
+        x=found.texts,
+        y=None,
+        sha256="",
+        target="next token",
+        task=task,
+        split=found.split,
+        source=path.name,
     )
 
 
@@ -580,6 +663,7 @@ READERS: dict[tuple[str, ...], Callable[[Path, Request, str], Table]] = {
     READ_JSONL: read_table,
     tfrecord.SUFFIXES: read_records,
     (".npz",): read_npz,
+    (".txt", ".txt.gz", ".text"): read_plain,
 }
 
 

@@ -150,8 +150,7 @@ def bert_plan(vocabulary: list[str]) -> dict[str, Any]:
 
 @functools.lru_cache(4)
 def _wordpiece(vocabulary: tuple[str, ...]) -> Any:
-    import zoo.backend  # noqa: F401  (TensorFlow comes first)
-    import keras_nlp
+    from zoo.backend import keras_nlp
 
     return keras_nlp.tokenizers.BertTokenizer(list(vocabulary), lowercase=True)
 
@@ -183,8 +182,7 @@ def _fit_bpe(texts: Sequence[str], size: int) -> dict[str, Any]:
 
 @functools.lru_cache(4)
 def _bytepair(vocabulary: tuple[str, ...], merges: tuple[str, ...]) -> Any:
-    import zoo.backend  # noqa: F401  (TensorFlow comes first)
-    import keras_nlp
+    from zoo.backend import keras_nlp
 
     return keras_nlp.tokenizers.BytePairTokenizer(
         vocabulary=dict(_numbers(vocabulary)), merges=list(merges)

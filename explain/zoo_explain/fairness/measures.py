@@ -22,8 +22,14 @@ Array = np.ndarray
 PAIRED = (  # shares of rows that do not depend on the predictions, so two models share them
     "accuracy", "selection_rate", "true_positive_rate", "false_positive_rate",
 )  # fmt: skip
-BY_LABEL = ("accuracy", "log_loss", "mae", "rmse")  # what a group that is a label can be judged by
-CROSSED = ("accuracy", "selection_rate", "mae")  # judged in crossed groups
+BY_LABEL = (
+    "accuracy",
+    "log_loss",
+    "mae",
+    "rmse",
+    "token_loss",
+)  # what a group that is a label can be judged by
+CROSSED = ("accuracy", "selection_rate", "mae", "token_loss")  # judged in crossed groups
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ DISPARITIES: tuple[Disparity, ...] = (
     Disparity("worst_group_accuracy", ("accuracy",), "worst", _SAGAWA),
     Disparity("mae_difference", ("mae",), "difference", "Agarwal, Dudik & Wu, ICML 2019"),
     Disparity("worst_group_mae", ("mae",), "worst", _SAGAWA),
+    Disparity("token_loss_difference", ("token_loss",), "difference",
+              "Agarwal, Dudik & Wu, ICML 2019"),
+    Disparity("worst_group_token_loss", ("token_loss",), "worst", _SAGAWA),
     Disparity("mean_prediction_difference", ("mean_prediction",), "difference",
               "Calders et al., ICDM 2013"),
 )  # fmt: skip

@@ -1,0 +1,272 @@
+"""Language models: tokenizers, passages, windows that are judged, generation, own texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.data import passages, text
+from zoo.errors import ZooError
+from zoo.tasks import get_task
+
+TEXTS = [
+    "The cat sat on the mat, the café cat.",
+    "",
+    "the mat sat on the cat — naïve!",
+    "the cat",
+] * 5
+
+
+class Rows:
+    """Texts as ``preprocess.fit`` sees a data set."""
+
+    columns: list = []
+
+    def take(self, rows):
+        return np.array(TEXTS)[rows]
+
+
+def plan_of(name, **options):
+    return text.fit(Rows(), {"tokenizer": name, **options}, np.arange(len(TEXTS)))
+
+
+@pytest.mark.parametrize("name", ["bpe", "characters"])
+def test_what_is_cut_is_joined_again(name):
+    plan = plan_of(name, vocabulary=320)
+    ids = text.apply(plan, TEXTS[:3])
+    assert ids.dtype == np.int32
+    assert [text.join(plan, row) for row in ids] == TEXTS[:3]
+    letters = np.array(plan["characters"])[ids].sum(axis=1)
+    assert letters.tolist() == [len(line) for line in TEXTS[:3]]  # bytes of é are one character
+    assert plan == plan_of(name, vocabulary=320)
+
+
+def test_wordpieces_stand_between_their_ends():
+    plan = plan_of("wordpiece", vocabulary=120)
+    ids = text.apply(plan, TEXTS[:2])
+    assert text.decode(plan, ids[0])[:3].tolist() == ["[CLS]", "the", "cat"]
+    assert ids[1].tolist()[:3] == [plan["start"], plan["end"], text.PADDING]
+    assert text.join(plan, ids[0]) == "the cat sat on the mat, the café cat."
+    short = text.encode(plan, TEXTS[:1], 4)
+    assert short[0, -1] == plan["end"]  # a text that is cut off ends as well
+
+
+def test_an_unknown_tokenizer_and_a_strange_vocabulary_are_refused():
+    with pytest.raises(ZooError, match="tokenizer"):
+        plan_of("letters")
+    with pytest.raises(ZooError, match="WordPiece"):
+        text.bert_plan(["the", "[PAD]"])
+
+
+def test_blocks_of_a_document_do_not_meet():
+    documents = {"a": "".join(chr(97 + k % 26) for k in range(30_000)), "b": "xyz" * 5_000}
+    cut = passages.cut(documents, "passage", [0, 7])
+    for name, document in documents.items():
+        mine = cut.names == name
+        assert "".join(cut.texts[mine]) == document[: sum(map(len, cut.texts[mine]))]
+        split = cut.split[mine].tolist()
+        changes = sum(a != b for a, b in zip(split, split[1:] + split[:1], strict=True))
+        assert changes == 3  # three blocks of one ring
+        assert 0.65 < split.count("train") / len(split) < 0.75
+    again = passages.cut(documents, "passage", [0, 7])
+    other = passages.cut(documents, "passage", [1, 7])
+    assert (again.split == cut.split).all()
+    assert (other.split != cut.split).any()
+
+
+def test_damage_is_small_and_always_the_same():
+    from difflib import SequenceMatcher
+
+    line = "Now is the winter of our discontent"
+    found = [passages.damage(line, [3, k]) for k in range(50)]
+    assert found == [passages.damage(line, [3, k]) for k in range(50)]
+    assert len(set(found)) > 40
+    alike = [SequenceMatcher(None, line, one).ratio() for one in found]
+    assert min(alike) > 0.7
+    assert np.mean(alike) < 0.99
+    pair = passages.damaged_lines(line, 0)[0].split(text.ANSWER)
+    assert pair[1] == line
+
+
+def test_each_token_is_judged_by_those_before_it():
+    task, plan = get_task("causal_lm"), {"start": 1, "characters": [0, 0, 1, 3]}
+    ids = np.array([[2, 3, 0], [3, 0, 0]], dtype=np.int32)
+    example = task.frame(plan, ids, np.zeros(2))
+    assert example.x.tolist() == [[1, 2, 3], [1, 3, 0]]
+    logits = np.zeros((2, 3, 4), dtype=np.float32)
+    logits[0, 0, 2] = 9.0  # right; at all other places the four tokens are alike, id 0 first
+    judged = task.judge(logits, example, plan)
+    assert judged[0].tolist() == [[2, 4], [1, 3]]
+    assert judged[1].tolist() == [1, 0]
+    right = np.log(np.exp(9) + 3) - 9
+    assert np.allclose(judged[2], [(right + np.log(4)) / 2, np.log(4)])
+    from zoo.metrics import evaluate
+
+    bits = (right + 2 * np.log(4)) / np.log(2) / 7
+    assert np.isclose(evaluate("bits_per_character", *judged), bits)
+    assert np.isclose(evaluate("perplexity", *judged), np.exp((right + 2 * np.log(4)) / 3))
+    assert np.isclose(evaluate("token_accuracy", *judged), 1 / 3)
+    assert task.explained_truth(example).tolist() == [0, 0]
+
+
+def test_trigrams_are_probabilities_and_know_what_they_saw():
+    from zoo.train.ngrams import Trigrams
+
+    rows = np.array([[1, 2, 3, 2, 3, 0], [1, 2, 4, 0, 0, 0]])
+    model = Trigrams(rows, 6)
+    for before in [(1,), (1, 2), (5, 5), (2, 3), ()]:
+        assert np.isclose(model(before).sum(), 1)
+        assert (model(before) > 0).all()
+    # after (1, 2): 3 once, 4 once; after 2: 3 twice, 4 once
+    lower = model((2,))
+    assert np.isclose(model((1, 2))[3], 0.25 / 2 + 0.75 * lower[3])
+
+
+@pytest.fixture(scope="module")
+def gpt(tmp_path_factory):
+    """A tiny GPT on a text of one's own, in which each word follows from the one before."""
+    from zoo import api
+    from zoo.data.core import Request
+
+    root = tmp_path_factory.mktemp("gpt")
+    path = root / "own.txt"
+    rng = np.random.default_rng(0)
+    words = [" one two three four five.", " red green blue.", " up and down again."]
+    path.write_text("".join(words[k] for k in rng.integers(3, size=1500)), encoding="utf-8")
+    settings = {"layers": 1, "heads": 2, "width": 16, "vocabulary": 300, "length": 32, "epochs": 12,
+                "batch_size": 8, "learning_rate": 0.02, "dropout": 0.0}  # fmt: skip
+    return api.train(
+        "gpt_tiny", request=Request(data=str(path)), settings=settings, root=root / "runs", name="own",
+        execution="graph:8",
+    )  # fmt: skip
+
+
+def test_learns_its_text_beside_trigrams(gpt):
+    assert gpt["metrics"]["bits_per_character"] < 0.6
+    assert gpt["baseline"]["name"] == "interpolated trigrams of tokens"
+    assert gpt["baseline"]["metrics"]["bits_per_character"] < 0.6
+    from zoo.run import BASE, Run
+
+    base = Run(Path(gpt["run"])).variant(BASE)
+    with np.load(base.path / "predictions.npz", allow_pickle=False) as stored:
+        tokens, letters = stored["y_true"].T
+        assert (stored["tokens"] == tokens).all()
+        assert (stored["hits"] == stored["y_pred"]).all()
+        nats = (stored["loss"] * tokens).sum()
+        assert (stored["characters"] == letters).all()
+    assert np.isclose(nats / letters.sum() / np.log(2), gpt["metrics"]["bits_per_character"])
+
+
+@pytest.fixture
+def session(gpt):
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    run = Run(Path(gpt["run"]))
+    return reopen(run), run.variant("base")
+
+
+def test_the_cache_changes_nothing(session):
+    from zoo.generate import Cached, Choice, follow, whole
+
+    opened, base = session
+    model = opened.load(base.weights)
+    ids = text.tokenizer_of(opened.plan).cut(opened.plan, [" red green"])[0]
+    greedy = Choice(max_tokens=60, temperature=0)  # beyond the context of 32
+    cached = follow(Cached(model), opened.plan, ids, greedy)
+    assert cached == follow(whole(model), opened.plan, ids, greedy)
+    assert text.join(opened.plan, cached).startswith(" blue.")
+    window = np.full((1, 32), text.PADDING, dtype=np.int32)
+    known = [opened.plan["start"], *ids]
+    window[0, : len(known)] = known
+    assert cached[0] == model(window, training=False).numpy()[0, len(known) - 1].argmax()
+
+
+def test_a_choice_keeps_to_its_limits():
+    from zoo.generate import Choice
+
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
+
+    def drawn(**options):
+        rng = np.random.default_rng(0)
+        return {Choice(**options)(logits, rng) for _ in range(200)}
+
+    assert drawn() == {0, 1, 2, 3}
+    assert drawn(temperature=0) == {0}
+    assert drawn(top_k=2) == {0, 1}
+    assert drawn(top_p=0.6) == {0, 1}
+    assert drawn(top_p=0.5) == {0}
+    assert drawn(top_k=3, top_p=0.4) == {0}
+
+
+def test_zoo_generate(gpt, zoo):
+    words = ["generate", gpt["run"], "--prompt", " one two", "--max-tokens", 12, "--json", "--seed"]
+    first, again, other = zoo(*words, 5), zoo(*words, 5), zoo(*words, 6)
+    (row,) = first.document["results"]
+    assert {"variant", "prompt", "outputs", "seconds", "tokens_per_second"} <= set(row)
+    assert row["outputs"] == again.document["results"][0]["outputs"]
+    assert row["outputs"] != other.document["results"][0]["outputs"]
+    bad = zoo("generate", gpt["run"], "--beams", 3, "--json")
+    assert bad.code == 2
+    assert "seq2seq" in bad.error["expected"]
+
+
+def test_other_runs_make_no_texts(run_mlp, zoo):
+    outcome = zoo("generate", run_mlp, "--json")
+    assert outcome.code == 2
+    assert "makes no texts" in outcome.error["message"]
+
+
+def test_artefacts_generate_as_they_ship(gpt, zoo):
+    zoo("compress", gpt["run"], "float16")
+    words = ["generate", gpt["run"], "--prompt", " up", "--temperature", 0, "--max-tokens", 5]
+    rows = zoo(*words, "--variant", "all", "--json").document["results"]
+    assert [row["variant"] for row in rows] == ["base", "float16"]
+    assert rows[0]["outputs"] == rows[1]["outputs"]
+
+
+def test_the_next_token_is_explained_and_shown(gpt):
+    from zoo import api
+
+    (found,) = api.explain(gpt["run"], samples=3, background=5, quality=False)["results"]
+    assert found["method"] == "tokens"
+    assert found["additive"]
+    assert found["additivity_error"]["max"] <= 1e-3
+    api.fairness(gpt["run"])
+    html = Path(api.report(gpt["run"])["html"]).read_text()
+    assert "Single texts" in html
+    assert "Bits per character" in html
+
+
+def test_tables_of_texts_train_language_models(tmp_path):
+    import pandas as pd
+
+    from zoo.data.core import Request, open_data
+
+    rows = [f"some words of row number {k}" for k in range(40)]
+    frame = pd.DataFrame({"id": range(40), "said": rows, "who": ["a", "b"] * 20})
+    frame.to_csv(tmp_path / "said.csv", index=False)
+    request = Request(data=str(tmp_path / "said.csv"), task="causal_lm", sensitive=("who",))
+    data = open_data(request)
+    assert data.kind == "text"
+    assert data.x[3] == rows[3]
+    assert set(data.groups["who"]) == {"a", "b"}
+    assert any("'id'" in note for note in data.notes)
+    frame[["id"]].to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(ZooError, match="no column of texts"):
+        open_data(Request(data=str(tmp_path / "none.csv"), task="causal_lm"))
+
+
+def test_plain_text_has_no_labels(tmp_path):
+    from zoo.data.core import Request, open_data
+
+    path = tmp_path / "book.txt"
+    path.write_text("word " * 2000)
+    with pytest.raises(ZooError, match="without the labels"):
+        open_data(Request(data=str(path), task="binary"))
+    assert open_data(Request(data=str(path))).task == "causal_lm"
+    path.write_bytes(b"\x00\x01" * 100)
+    with pytest.raises(ZooError, match="could not be read"):
+        open_data(Request(data=str(path)))
