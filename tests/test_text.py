@@ -31,10 +31,11 @@ def test_vocabulary_is_of_words_that_several_texts_share():
 
 
 def test_ids_stand_at_the_end_and_decode_to_words():
-    ids = text.encode(["b new", "", "c b c b c"], ["b", "c"], 4)
+    plan = {"words": ["b", "c"]}  # as plans were before there was a choice of tokenizers
+    ids = text.encode(plan, ["b new", "", "c b c b c"], 4)
     assert ids.dtype == np.int32
     assert ids.tolist() == [[0, 0, 2, 1], [0, 0, 0, 1], [3, 2, 3, 2]]
-    shown = text.decode(ids, ["b", "c"])
+    shown = text.decode(plan, ids)
     assert shown[0].tolist() == ["(padding)", "(padding)", "b", "(unknown)"]
 
 
@@ -166,10 +167,17 @@ def test_attributions_of_words_agree_with_the_black_box_on_additive_models():
     assert np.allclose(white.values, black.values, atol=1e-5)
 
 
-def test_a_mask_is_an_obstacle():
-    from zoo_explain.attribution import route
-
-    assert route(mean_of_vectors(mask=True), 5)[0] == "exact"
+def test_a_mask_stays_that_of_the_explained_row():
+    model = mean_of_vectors(mask=True)
+    found, x, behind = explained(model)
+    assert found.method == "tokens"
+    assert found.additive
+    vectors, (kernel, _) = model.layers[1].get_weights()[0], model.layers[-1].get_weights()
+    worth = vectors @ kernel
+    for row, target in enumerate(found.targets):
+        there = x[row] != 0  # filling has no say, in the row or in the base
+        expected = (worth[x[row], target] - worth[behind, target].mean(axis=0)) / there.sum()
+        assert np.allclose(found.values[row, :, 0], expected * there, atol=1e-5)
 
 
 @pytest.mark.parametrize(
