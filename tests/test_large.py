@@ -91,6 +91,9 @@ def test_a_converted_table_is_the_table(tmp_path, all_large, monkeypatch, name, 
         rows = np.random.default_rng(0).permutation(rows)
         encoded = [preprocess.apply(plans[0], data.take(rows)) for data in found]
         np.testing.assert_array_equal(*encoded)
+    for column in whole.x.columns:
+        assert whole.x[column].isna().tolist() == stored.x[column].isna().tolist()
+    assert len(stored.take(np.array([], dtype=np.int64))) == 0
     for attribute, values in whole.groups.items():
         assert values.tolist() == stored.groups[attribute].tolist()
 

@@ -145,16 +145,17 @@ class StoredTable:
         if column["kind"] == "codes":
             values = self._index(column)
             small = np.min_scalar_type(-max(len(values), 1))
-            codes = self._field(name, small)
+            codes = self._field(field(name), small)
             return pd.Series(pd.Categorical.from_codes(codes, categories=values), name=name)
-        if column["kind"] == "number":
-            return pd.Series(self._field(name, column["dtype"]), name=name)
-        return self._cells(column, self._rows[np.arange(len(self))])
+        parts = [field(name, part) for part in ("", "length")]
+        there = [part for part in parts if part in (self._rows.dtype.names or ())]
+        return self._cells(column, {part: self._field(part) for part in there}, len(self))
 
-    def _field(self, name: str, dtype: Any) -> np.ndarray:
-        out, place = np.empty(len(self), dtype), 0
+    def _field(self, name: str, dtype: Any = None) -> np.ndarray:
+        """One field of all records."""
+        out, place = np.empty(len(self), dtype or self._rows.dtype[name]), 0
         for window in self._rows.windows():
-            out[place : place + len(window)] = window[field(name)]
+            out[place : place + len(window)] = window[name]
             place += len(window)
             del window
         return out
@@ -165,7 +166,7 @@ class StoredTable:
 
         found = self._rows[rows]
         return pd.DataFrame(
-            {name: self._cells(self._columns[name], found) for name in self.columns}
+            {name: self._cells(self._columns[name], found, len(found)) for name in self.columns}
         )
 
     def texts(self, name: str) -> StoredTexts:
@@ -174,7 +175,7 @@ class StoredTable:
 
     def cells(self, name: str, rows: np.ndarray) -> pd.Series:
         """Some rows of one column."""
-        return self._cells(self._columns[name], self._rows[rows])
+        return self._cells(self._columns[name], self._rows[rows], len(rows))
 
     def _index(self, column: dict[str, Any]) -> pd.Index:
         import pandas as pd
@@ -183,14 +184,13 @@ class StoredTable:
             column["index"] = pd.Index(column["values"], dtype=object)
         return column["index"]
 
-    def _cells(self, column: dict[str, Any], found: np.ndarray) -> pd.Series:
-        """The cells of a column in records (m,)."""
+    def _cells(self, column: dict[str, Any], found: Any, count: int) -> pd.Series:
+        """The cells of a column in ``count`` records, or in their fields by name."""
         import pandas as pd
 
         name, kind = column["name"], column["kind"]
         if kind == "nested":
-            empty = NESTED[column["type"]]()
-            return pd.Series([empty] * len(found), dtype=object, name=name)
+            return pd.Series([NESTED[column["type"]]()] * count, dtype=object, name=name)
         values = found[field(name)]
         if kind == "number":
             return pd.Series(values, name=name)
