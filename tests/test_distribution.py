@@ -180,7 +180,6 @@ def test_ranks_come_from_tf_config(monkeypatch):
     [
         ("parameter_server", "Keras 3 does not support ParameterServerStrategy"),
         ("parameter-server", "Keras 3 does not support ParameterServerStrategy"),
-        ("tpu", "not served yet"),
         ("miror", "Did you mean mirrored"),
         ("mirrored:0", "Unknown strategy"),
     ],
@@ -227,3 +226,107 @@ def test_batches_that_can_not_be_shared_out_are_refused():
     assert error.value.hint == "--batch-size 34"
     Replicas(Two()).adopt(model, 32)
     assert model.layers[0].synchronized
+
+
+# Launchers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("alone", ["alone"]),
+        ("node[1-3]", ["node1", "node2", "node3"]),
+        ("node[08-10,12],gpu1", ["node08", "node09", "node10", "node12", "gpu1"]),
+        ("a-[1,3]-x,b", ["a-1-x", "a-3-x", "b"]),
+    ],
+)
+def test_slurms_lists_of_nodes(text, hosts):
+    from zoo.train.resolvers import hosts_of
+
+    assert hosts_of(text) == hosts
+
+
+def test_slurms_numbers_of_tasks():
+    from zoo.train.resolvers import tasks_of
+
+    assert tasks_of("2(x3),1") == [2, 2, 2, 1]
+    assert tasks_of("4") == [4]
+    with pytest.raises(ValueError, match="number of tasks"):
+        tasks_of("2x3")
+
+
+SLURM = {"SLURM_JOB_ID": "1005", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "n[1-2]",
+         "SLURM_STEP_TASKS_PER_NODE": "2,1"}  # fmt: skip
+
+
+def test_launchers_become_tf_config():
+    from zoo.train.resolvers import tf_config
+
+    port = 20_000 + 1005 * 64 % 20_000
+    assert json.loads(tf_config(SLURM)) == {
+        "cluster": {"worker": [f"n1:{port}", f"n1:{port + 1}", f"n2:{port}"]},
+        "task": {"type": "worker", "index": 2},
+    }
+    pods = {"JOB_COMPLETION_INDEX": "1", "ZOO_WORKERS": "t-node-0-0.t, t-node-0-1.t:7000"}
+    assert json.loads(tf_config(pods)) == {
+        "cluster": {"worker": ["t-node-0-0.t:20000", "t-node-0-1.t:7000"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    assert tf_config({**SLURM, "TF_CONFIG": "{}"}) == "{}"  # what is set outright comes first
+    assert tf_config({}) is None
+    assert tf_config({"SLURM_JOB_ID": "3"}) is None  # in a job, not in a step of srun
+    with pytest.raises(ValueError, match="3 workers and number 3"):
+        tf_config({**SLURM, "SLURM_PROCID": "3"})
+
+
+def test_slurm_says_who_is_the_chief(monkeypatch):
+    from zoo.train.distribution import Strategy, cluster, is_chief
+
+    monkeypatch.setenv("TF_CONFIG", "")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert not is_chief(Strategy("multiworker"))
+    monkeypatch.setenv("TF_CONFIG", "")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert cluster() == (3, 0)
+    assert json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0
+    monkeypatch.setenv("TF_CONFIG", "")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "n1")
+    with pytest.raises(ZooError, match="needs to know its cluster") as error:
+        cluster()
+    assert "1 nodes and tasks for 2" in str(error.value)
+
+
+def test_two_tasks_of_slurm_train_together(tmp_path):
+    """The variables that srun sets, on this machine's two processes."""
+    from zoo.train import resolvers
+
+    job = next(j for j in range(1, 500) if all(map(_free, (p := resolvers.PORT + j * 64, p + 1))))
+    slurm = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost",
+             "SLURM_STEP_TASKS_PER_NODE": "2"}  # fmt: skip
+    command = words(tmp_path, "two", "--epochs", "1", "--strategy", "multiworker")
+    started = [
+        subprocess.Popen(command, env={**os.environ, **slurm, "SLURM_PROCID": str(rank)},
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    run = json.loads((tmp_path / "runs" / "two" / "run.json").read_text())
+    assert run["replicas"] == 2
+    assert json.loads(said[1][0])["worker"] == 1
+
+
+def _free(port):
+    import socket
+
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_without_a_tpu_it_says_so(tmp_path):
+    command = words(tmp_path, "tpu", "--epochs", "1", "--strategy", "tpu")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert json.loads(done.stdout)["error"]["kind"] == "no_tpu"
+    assert not (tmp_path / "runs" / "tpu").exists()

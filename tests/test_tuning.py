@@ -172,6 +172,7 @@ class Stopper(Progress):
     def say(self, text):
         self.said.append(text)
         if text.startswith(f"trial {self.trial} of"):
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
             signal.raise_signal(signal.SIGINT)
 
 

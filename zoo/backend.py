@@ -72,6 +72,18 @@ def multiworker() -> Any:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+@functools.cache
+def tpu(name: str) -> Any:
+    """A ``TPUStrategy`` over a TPU by name, ``local`` for this machine's; before any computation.
+
+    Raises ``tf.errors.OpError`` or ``ValueError`` where there is none.
+    """
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python, NumPy and Keras; with ``deterministic`` also forbid nondeterministic kernels."""
     keras.utils.set_random_seed(seed)

@@ -495,7 +495,7 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         metavar="NAME",
         help="Devices to train on: auto, single, mirrored (all GPUs), mirrored:N, multiworker "
-        "(TF_CONFIG).",
+        "(TF_CONFIG, Slurm, Kubernetes), tpu.",
     )
     @click.option(
         "--execution",

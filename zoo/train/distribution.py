@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import ZooError, unknown
+from zoo.train.resolvers import tf_config
 
 #: Names that people know, and why they are not served.
 REFUSED = {
     "parameter_server": "Keras 3 does not support ParameterServerStrategy: its optimizers can't "
     "update variables that are spread over servers.",
-    "tpu": "TPUs are not served yet: nothing here was ever run on one.",
 }
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """``--strategy``: ``kind`` is ``single``, ``mirrored`` or ``multiworker``.
+    """``--strategy``: ``kind`` is ``single``, ``mirrored``, ``multiworker`` or ``tpu``.
 
     ``devices`` is for ``mirrored``: None means all GPUs.
     """
@@ -39,19 +39,19 @@ class Strategy:
 
     @classmethod
     def parse(cls, text: str) -> Strategy | None:
-        """``auto`` (None), ``single``, ``mirrored``, ``mirrored:N`` or ``multiworker``."""
+        """``auto`` (None), ``single``, ``mirrored``, ``mirrored:N``, ``multiworker`` or ``tpu``."""
         if text in REFUSED or text.replace("-", "_") in REFUSED:
             raise ZooError(
                 REFUSED[text.replace("-", "_")],
-                expected="--strategy auto, single, mirrored, mirrored:N or multiworker",
+                expected="--strategy auto, single, mirrored, mirrored:N, multiworker or tpu",
                 received=text,
                 kind="unsupported_strategy",
             )
         if text == "auto":
             return None
-        match = re.fullmatch(r"(single|multiworker)|mirrored(?::([1-9]\d{0,2}))?", text)
+        match = re.fullmatch(r"(single|multiworker|tpu)|mirrored(?::([1-9]\d{0,2}))?", text)
         if match is None:
-            known = ["auto", "single", "mirrored", "mirrored:N", "multiworker"]
+            known = ["auto", "single", "mirrored", "mirrored:N", "multiworker", "tpu"]
             raise unknown("strategy", text, known)
         if match[1]:
             return cls(match[1])
@@ -153,11 +153,14 @@ class Replicas:
 def cluster() -> tuple[int, int]:
     """``(workers, rank of this process)`` from ``TF_CONFIG``, as Kubeflow and Vertex set it.
 
-    Raises :class:`ZooError` where it is missing, damaged or has parameter servers.
+    Where a launcher has variables of its own instead (:mod:`zoo.train.resolvers`), it is set. Raises :class:`ZooError` where it is missing, damaged or has parameter servers.
     """
     hint = "--local-workers 2 starts a cluster of two processes on this machine."
-    text = os.environ.get("TF_CONFIG", "")
+    text = ""
     try:
+        text = tf_config(os.environ) or ""
+        if text:
+            os.environ["TF_CONFIG"] = text  # where TensorFlow looks
         config = json.loads(text)
         tasks = {kind: list(hosts) for kind, hosts in config["cluster"].items()}
         kind, index = config["task"]["type"], int(config["task"]["index"])
@@ -168,13 +171,30 @@ def cluster() -> tuple[int, int]:
                            kind="unsupported_strategy")  # fmt: skip
         return len(order), order.index((kind, index))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = "" if isinstance(error, json.JSONDecodeError) else f" ({error})"
         raise ZooError(
             "--strategy multiworker needs to know its cluster.",
             expected='TF_CONFIG={"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
             '"worker", "index": 0}}, with another index on each machine',
-            received=f"TF_CONFIG={text}" if text else "no TF_CONFIG",
+            received=f"TF_CONFIG={text}" if text else f"no TF_CONFIG{why}",
             hint=hint,
             kind="bad_cluster",
+        ) from error
+
+
+def _tpu() -> Any:
+    """The strategy of the TPU that ``TPU_NAME`` names, else of the one in this machine."""
+    from zoo.backend import tf, tpu
+
+    try:
+        return tpu(os.environ.get("TPU_NAME", "local"))
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ZooError(
+            "There is no TPU to train on.",
+            expected="a TPU VM, or the name of a TPU in TPU_NAME",
+            received=" ".join(str(error).split())[:200],
+            hint="--strategy auto takes what there is.",
+            kind="no_tpu",
         ) from error
 
 
@@ -199,6 +219,8 @@ def open_replicas(strategy: Strategy | None) -> Replicas | None:
     if strategy.kind == "multiworker":
         workers, rank = cluster()
         return Replicas(multiworker(), workers, rank)
+    if strategy.kind == "tpu":
+        return Replicas(_tpu())
     if strategy.devices is None and len(found) < 2:
         raise ZooError(
             "There are not several devices to train on.",
