@@ -1352,15 +1352,16 @@ def audit(
         rows.append((r["variant"], f"{name} {_number(value)}",
                      *_changes(document["deltas"], r["variant"], name), _bytes(r["bytes"]),
                      _bytes(r["bytes_gzip"]), "-" if p90 is None else f"{p90:.4g} ms",
-                     r.get("error") or ""))  # fmt: skip
+                     _speed(r), r.get("error") or ""))  # fmt: skip
     header = (
         "variant",
         "test",
         "change [95 %]",
-        "most changed group",
+        "groups measurably changed",
         "size",
         "gzip",
         "p90",
+        "speed [range]",
         "error",
     )
     text = _table(header, rows)
@@ -1378,18 +1379,30 @@ def audit(
 
 
 def _changes(deltas: Sequence[Mapping[str, Any]], variant: str, metric: str) -> tuple[str, str]:
-    """A variant's change of a metric against base: over all rows, and in the group it changed most."""
+    """A variant's change of a metric against base: over all rows, and in the groups where it is
+    measurable (adjusted p below 0.05, as in the report)."""
     own = [
         row for row in deltas
         if row["variant"] == variant and row["metric"] == metric and row["delta"] is not None
     ]  # fmt: skip
     whole = [row for row in own if row["attribute"] == "(all)"]
-    groups = [row for row in own if row["attribute"] != "(all)"]
-    most = max(groups, key=lambda row: abs(row["delta"]), default=None)
-    return (
-        _delta(whole[0]) if whole else "-",
-        f"{most['attribute']}={most['group']} {_delta(most)}" if most and most["delta"] else "-",
+    groups = [row for row in own if row["attribute"] != "(all)" and row["p_adjusted"] is not None]
+    found = sorted(
+        (row for row in groups if row["p_adjusted"] < 0.05), key=lambda row: row["p_adjusted"]
     )
+    told = f"none of {len(groups)}" if groups else "-"
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        told = f"{found[0]['attribute']}={found[0]['group']} {_delta(found[0])}{more}"
+    return _delta(whole[0]) if whole else "-", told
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    """How many times faster than base, side by side, with its interval."""
+    speed = row.get("speed") or {}
+    if speed.get("ratio") is None:
+        return "-"
+    return f"{speed['ratio']:.2f}x [{speed['ci_low']:.2f}, {speed['ci_high']:.2f}]"
 
 
 def _delta(row: Mapping[str, Any]) -> str:
