@@ -412,3 +412,117 @@ def test_run_json_records_the_execution_and_resume_keeps_it(zoo, cache, tmp_path
     code, *_, document = zoo("train", "--resume", "a", "--runs", tmp_path / "runs", "--json")
     assert code == 0
     assert document["execution"] == "graph:5"
+
+
+# Spikes and the bar -------------------------------------------------------------------------------
+
+
+def spiky():
+    """Rows with labels that no weights explain, far out, all in the fourth step of epoch 2."""
+    samples = problem()
+    order = np.random.default_rng([5, 1]).permutation(ROWS)
+    rows = order[3 * BATCH : 3 * BATCH + 4]
+    samples.x[rows] *= 1e4
+    samples.y[rows] = 1 - (samples.x[rows, :1] > 0)
+    return samples
+
+
+def test_a_spike_goes_back_and_skips_the_batches(tmp_path):
+    """Far rows make the loss of some calls jump: recorded, and the weights stay good."""
+    from zoo.train.execution import Execution
+
+    rows, said = [], []
+
+    class Listener(type(QUIET)):
+        def say(self, text):
+            said.append(text)
+
+    options = TrainOptions(epochs=2, batch_size=BATCH, learning_rate=0.01, keep="last",
+                           spike_recovery=20.0)  # fmt: skip
+    from zoo.train.loop import fit
+
+    model = net(dropout=0)
+    fitted = fit(
+        model, TASKS["binary"], options, spiky(), lambda: {"val_loss": 1.0}, seed=5,
+        progress=Listener(quiet=True), on_epoch=rows.append, checkpoints=tmp_path,
+        checkpoint_every=1, execution=Execution("graph", 1),
+    )  # fmt: skip
+    assert fitted.steps == 2 * PER_EPOCH
+    spikes = [spike for row in rows for spike in row.get("spikes", [])]
+    assert 3 + PER_EPOCH + 1 in [spike["step"] for spike in spikes], spikes
+    for spike in spikes:
+        assert spike["loss"] > 20 * spike["usual"]
+        assert spike["back_to"] == spike["step"] - 1
+    assert sum(text.startswith("loss spike of") for text in said) == len(spikes)
+    good = problem()
+    logits = model(good.x, training=False).numpy()
+    assert ((logits > 0) == good.y).mean() > 0.6
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    json.dumps(rows, allow_nan=False)
+
+
+def test_recovery_from_numbers_that_are_not_finite_and_its_end(tmp_path):
+    from zoo.train import loop
+    from zoo.train.execution import Execution
+
+    samples = problem()
+    samples.x[17] = np.nan
+    rows = []
+    options = TrainOptions(epochs=2, batch_size=BATCH, spike_recovery=50.0, keep="last")
+    model = net()
+    train(model, options, samples, validate=lambda: {"val_loss": 1.0}, checkpoints=tmp_path,
+          execution=Execution("graph", 1), on_epoch=rows.append)  # fmt: skip
+    assert [len(row["spikes"]) for row in rows] == [1, 1]  # each epoch meets the row once
+    assert rows[0]["spikes"][0]["loss"] is None
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    samples.x[:] = np.nan  # nothing but spikes: it gives up
+    with pytest.raises(ZooError, match="diverged"):
+        train(net(), TrainOptions(epochs=12, batch_size=BATCH, spike_recovery=50.0), samples,
+              validate=lambda: {"val_loss": 1.0}, execution=Execution("graph", 1))  # fmt: skip
+    assert loop.RECOVERIES < 12  # one an epoch: a ReLU hides them from the loss
+
+
+def test_resume_after_a_spike_is_exact(tmp_path):
+    """What is usual, and the skipped batches, survive; checkpoints fall between calls."""
+    from zoo.train.execution import Execution
+
+    samples = spiky()
+    options = TrainOptions(epochs=3, batch_size=BATCH, learning_rate=0.01, keep="last",
+                           spike_recovery=10.0)  # fmt: skip
+    more = {"execution": Execution("graph", 1), "checkpoint_every": 1,
+            "validate": lambda: {"val_loss": 1.0}}  # fmt: skip
+    whole, first, second = net(), net(), net(seed=9)
+    rows = []
+    train(whole, options, samples, on_epoch=rows.append, checkpoints=tmp_path / "a", **more)
+    assert any("spikes" in row for row in rows)
+    train(first, options, samples, checkpoints=tmp_path / "b",
+          callbacks=[stop_at(PER_EPOCH + 6)], **more)  # fmt: skip
+    train(second, options, samples, checkpoints=tmp_path / "b", resume=True, **more)
+    assert same(whole, second)
+
+
+def test_without_spikes_recovery_changes_nothing(whole):
+    model = net()
+    train(model, TrainOptions(epochs=3, batch_size=BATCH, learning_rate=0.01, keep="last",
+                              spike_recovery=100.0))  # fmt: skip
+    assert same(whole, model)
+
+
+def test_the_bar_shows_loss_metric_and_throughput():
+    from zoo.train.execution import Execution
+    from zoo.train.loop import fit
+
+    shown = []
+
+    class Bar(type(QUIET)):
+        def advance(self, done, live=""):
+            shown.append((done, live))
+
+    fit(net(), TASKS["binary"], TrainOptions(epochs=2, batch_size=BATCH), problem(),
+        lambda: {"val_loss": 0.5, "val_accuracy": 0.75}, seed=0, progress=Bar(quiet=True),
+        execution=Execution("graph", 4))  # fmt: skip
+    import re
+
+    assert shown[-1][0] == 2 * PER_EPOCH
+    assert re.fullmatch(r"epoch 2 loss \d\.\d{4} val 0\.7500 [\d,]+/s", shown[-1][1])
+    assert re.fullmatch(r"epoch 1 loss \d\.\d{4}", shown[0][1])  # nothing is known yet

@@ -63,6 +63,11 @@ def penalise(model: Any, options: TrainOptions) -> None:
                 kernel.variable.regularizer = keras.regularizers.L1L2(options.l1, options.l2)
 
 
+#: Spikes: a loss is usual after so many calls, by a moving average with this memory; so many
+#: recoveries are one too many.
+CALLS, MEMORY, RECOVERIES = 5, 0.9, 10
+
+
 class _Signals:
     """Turns the first SIGINT or SIGTERM into a flag while a training runs; a second one ends it."""
 
@@ -98,17 +103,25 @@ class _Place:
     best: dict[str, Any] = field(default_factory=lambda: {"val_loss": math.inf, "epoch": 0})
     waited: int = 0
     seconds: float = 0.0
+    usual: float | None = None  # the loss of a call, a moving average
+    calls: int = 0  # that it stands for
+    spikes: list[dict[str, Any]] = field(default_factory=list)  # of this epoch
+    recoveries: int = 0
 
     def meta(self) -> dict[str, Any]:
         best = {**self.best, "val_loss": None} if math.isinf(self.best["val_loss"]) else self.best
-        return {"best": best, "waited": self.waited, "seconds": self.seconds}
+        names = ("waited", "seconds", "usual", "calls", "spikes", "recoveries")
+        return {"best": best, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def of(cls, meta: dict[str, Any]) -> _Place:
         best = dict(meta["best"])
         if best["val_loss"] is None:
             best["val_loss"] = math.inf
-        return cls(meta["step"], best, meta["waited"], meta["seconds"])
+        return cls(
+            meta["step"], best, meta["waited"], meta["seconds"], meta.get("usual"),
+            meta.get("calls", 0), meta.get("spikes", []), meta.get("recoveries", 0),
+        )  # fmt: skip
 
 
 def fit(
@@ -151,6 +164,11 @@ def fit(
     with contextlib.nullcontext() if replicas is None else replicas.scope():
         compile_model(model, task, options, training.total)
     return training.run(execution, on_choice, resume, title)
+
+
+def _finite(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether all floating numbers of a state are finite."""
+    return all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
 
 
 class _Training:
@@ -197,6 +215,7 @@ class _Training:
         self.execution: Execution
         self.stop: int | None = None  # the signal that ends the training
         self.timed_steps, self.timed_seconds, self.warm = 0, 0.0, False
+        self.validated: list[float] = []  # the metric, or else the loss, of each validation
         self.clock = 0.0  # when the training would have begun, had it not been interrupted
 
     def run(
@@ -326,14 +345,16 @@ class _Training:
         while place.step < end:
             loss = self.call(iterator, end - place.step)
             self.watchers.on_train_batch_end(place.step, {"loss": loss})
-            self.progress.advance(place.step, f"epoch {epoch + 1} loss {loss:.4f}")
+            self.progress.advance(place.step, self.live(epoch, loss))
             self.stop = self.agreed(signals)
             due = self.every > 0 and place.step % self.every == 0
             if place.step < end and (self.stop or due):
                 self.save()
                 if self.stop:
                     return
-        row = {
+        if self.options.spike_recovery and not _finite(checkpoint.state_of(self.model)):
+            self.recover(math.nan)
+        row: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": place.step,
             "loss": loss,
@@ -343,6 +364,9 @@ class _Training:
         }
         if self.replicas is not None:
             row["val_loss"] = self.replicas.of_chief(row["val_loss"])
+        if place.spikes:
+            row["spikes"], place.spikes = place.spikes, []
+        self.validated += [v for name, v in row.items() if name.startswith("val_")][-1:]
         self.watchers.on_epoch_end(epoch, row)
         self.on_epoch(row)
         if row["val_loss"] < place.best["val_loss"]:
@@ -362,6 +386,15 @@ class _Training:
                 f"epoch {epoch + 1}/{self.options.epochs} {shown} {row['seconds']:.1f}s"
             )
 
+    def live(self, epoch: int, loss: float) -> str:
+        """What the bar shows: loss, the last validation's metric, samples a second."""
+        shown = [f"epoch {epoch + 1} loss {loss:.4f}"]
+        shown += [f"val {value:.4f}" for value in self.validated[-1:]]
+        if self.timed_seconds > 0:
+            rows = (self.feed.rows - self.feed.dropped) / self.feed.steps
+            shown.append(f"{self.timed_steps / self.timed_seconds * rows:,.0f}/s")
+        return " ".join(shown)
+
     def agreed(self, signals: _Signals) -> int | None:
         """The signal to stop for; workers of a cluster stop at the same step."""
         received = signals.received
@@ -373,11 +406,17 @@ class _Training:
         count = min(self.execution.steps, left)
         if self.every:
             count = min(count, self.every - place.step % self.every)
+        before = self.tracked()
         began = time.perf_counter()
         made, loss = self.step(iterator, count)
         seconds = time.perf_counter() - began
         place.step += made
-        if not math.isfinite(loss):
+        if self.options.spike_recovery:
+            own = self.own_loss(before)
+            if self.spiked(own):
+                self.recover(own)
+                return before[0]
+        elif not math.isfinite(loss):
             raise self.diverged(loss)
         if self.warm:
             self.timed_steps += made
@@ -385,11 +424,60 @@ class _Training:
         self.warm = True
         return loss
 
+    def tracked(self) -> tuple[float, float]:
+        """Keras' running mean of this epoch's loss, and the weight of the rows behind it."""
+        if not self.options.spike_recovery:
+            return 0.0, 0.0
+        total, count = (float(v) for v in self.model._loss_tracker.variables)
+        return (total / count if count else 0.0), count
+
+    def own_loss(self, before: tuple[float, float]) -> float:
+        """The mean loss of one call: what it did to the running mean."""
+        mean, count = self.tracked()
+        own = (mean * count - before[0] * before[1]) / max(count - before[1], 1e-9)
+        return own if self.replicas is None else self.replicas.of_chief(own)
+
+    def spiked(self, own: float) -> bool:
+        """Whether a call's loss is far above the usual; otherwise it becomes part of it."""
+        place = self.place
+        if not math.isfinite(own):
+            return True
+        known = place.usual is not None and place.calls >= CALLS
+        if known and own > self.options.spike_recovery * abs(place.usual or 0.0):
+            return True
+        place.usual = own if place.usual is None else MEMORY * place.usual + (1 - MEMORY) * own
+        place.calls += 1
+        return False
+
+    def recover(self, own: float) -> None:
+        """Back to the last good state, but on with the batches: those since then are skipped.
+
+        Chowdhery et al., PaLM, 2022, section 5.1.
+        """
+        assert self.anchor is not None
+        place, (since, state) = self.place, self.anchor
+        if place.recoveries >= RECOVERIES:
+            raise self.diverged(own)
+        checkpoint.restore(self.model, state)
+        self.model.optimizer.iterations.assign(place.step)  # the schedule goes by the batches
+        self.model.reset_metrics()
+        place.recoveries += 1
+        place.spikes.append({"step": place.step, "loss": own if math.isfinite(own) else None,
+                             "usual": place.usual, "back_to": since})  # fmt: skip
+        usual = "" if place.usual is None else f", usually {place.usual:.4g}"
+        self.progress.say(
+            f"loss spike of {own:.4g} at step {place.step:,}{usual}: back to the weights of step "
+            f"{since:,}; the batches since are skipped"
+        )
+        self.save()
+
     def save(self) -> None:
         """A checkpoint of this very place, and the anchor that a divergence is replayed from."""
         arrays = checkpoint.state_of(self.model)
-        if not all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f"):
-            raise self.diverged(math.nan)  # a finite loss, but weights that are not: never kept
+        if not _finite(arrays):  # a finite loss, but weights that are not: never kept
+            if not self.options.spike_recovery:
+                raise self.diverged(math.nan)
+            return self.recover(math.nan)
         self.anchor = (self.place.step, arrays)
         if self.folder is None:
             return

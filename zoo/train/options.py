@@ -27,6 +27,8 @@ HELP: dict[str, str] = {
     "l2": "penalty of kernels: the sum of their squares, so many times",
     "clip_norm": "bound of the norm of all gradients together; 0 is off",
     "clip_value": "bound of each number of a gradient; 0 is off",
+    "spike_recovery": "a loss so many times its usual value, or none that is finite, goes back to the "
+    "last checkpoint and skips the batches since; 0 is off",
     "augment": "changes of pictures, in this order, separated by commas",
     "patience": "epochs without a better validation loss that end the training; 0 is never",
     "keep": "the weights that remain: of the best validation loss, or the last",
@@ -46,6 +48,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "l2": (0, 100, "a number from 0 to 100"),
     "clip_norm": (0, math.inf, "a number from 0 (no clipping) on"),
     "clip_value": (0, math.inf, "a number from 0 (no clipping) on"),
+    "spike_recovery": (0, math.inf, "a number above 1, or 0 for off"),
 }
 
 
@@ -69,6 +72,7 @@ class TrainOptions:
     l2: float = 0.0
     clip_norm: float = 0.0
     clip_value: float = 0.0
+    spike_recovery: float = 0.0
     augment: tuple[str, ...] = ()
     patience: int = 0
     keep: str = "best"
@@ -92,10 +96,9 @@ class TrainOptions:
     def check(self) -> None:
         """Raise :class:`ZooError` for a value out of range or unknown."""
         for name, (low, high, expected) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise ZooError(
-                    f"{name} is out of range.", expected=expected, received=str(getattr(self, name))
-                )
+            value = getattr(self, name)
+            if not low <= value <= high or (name == "spike_recovery" and 0 < value <= 1):
+                raise ZooError(f"{name} is out of range.", expected=expected, received=str(value))
         if self.clip_norm and self.clip_value:
             raise ZooError(
                 "Gradients are clipped by norm or by value.",
