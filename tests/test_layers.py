@@ -21,7 +21,7 @@ HOMES = {
 _LEAVES = {"errors", "jsontext", "quiet", "environment", "metrics", "spec"}
 _FACTS = _LEAVES | {"tasks", "predictions", "progress", "schema", "backend"}
 _STORE = _FACTS | {"run", "registry"}
-_WORK = _STORE | {"data", "predict", "export", "kernels"}
+_WORK = _STORE | {"data", "predict", "export", "kernels", "overrides"}
 LAYERS: dict[str, set[str]] = {
     **{leaf: set() for leaf in _LEAVES},
     "tasks": {"errors", "metrics"},
@@ -34,8 +34,10 @@ LAYERS: dict[str, set[str]] = {
     "models": {"errors", "spec", "backend"},
     "gates": {"errors", "run"},
     "data": _STORE,
-    "export": _FACTS,
+    "export": _FACTS | {"run", "quantizable"},
     "kernels": {"backend"},
+    "overrides": {"backend"},
+    "quantizable": {"backend", "kernels", "overrides"},
     "predict": _STORE | {"data"},
     "train": _WORK,
     "variants": _WORK | {"train"},

@@ -229,10 +229,11 @@ def test_own_texts_are_predicted(run, tmp_path):
         api.predict(run["run"], source=other, output=out)
 
 
-def test_recipes_that_do_not_apply_are_left_out_and_said(run):
+def test_recipes_that_do_not_apply_are_left_out_and_said(run, monkeypatch):
     from pathlib import Path
 
     from zoo import api
+    from zoo.api import auditing
     from zoo.api.auditing import _applicable
     from zoo.progress import Progress
     from zoo.run import Run
@@ -243,10 +244,31 @@ def test_recipes_that_do_not_apply_are_left_out_and_said(run):
         def say(self, text):
             said.append(text)
 
-    assert _applicable(Run(Path(run["run"])), Heard()) == ["float16", "dynamic", "prune:0.8"]
-    assert [line.split(":")[0] for line in said] == ["int8", "prune"]
-    with pytest.raises(ZooError, match="'int8' does not apply to 'lstm'"):
-        api.compress(run["run"], ["int8"])
+    assert "int8" in _applicable(Run(Path(run["run"])), Heard())
+    assert said == []
+    monkeypatch.setattr(auditing, "DEFAULT_RECIPES", ("dynamic", "int16x8", "prune:0.8+int16x8"))
+    assert _applicable(Run(Path(run["run"])), Heard()) == ["dynamic"]
+    assert [line.split(":")[0] for line in said] == ["int16x8", "prune"]
+    with pytest.raises(ZooError, match="'int16x8' does not apply to 'lstm'"):
+        api.compress(run["run"], ["int16x8"])
+
+
+def test_a_recipe_that_crashes_the_converter_leaves_the_others(run, tmp_path, zoo, monkeypatch):
+    """A real crash, in the child process: an error row, exit code 1, and the other recipe is made."""
+    import shutil
+
+    from zoo import quantizable
+
+    monkeypatch.setattr(quantizable, "LONGEST_UNROLLED", 0)
+    copy = shutil.copytree(run["run"], tmp_path / "words")
+    code, _, error, document = zoo("compress", copy, "int8", "dynamic", "--json")
+    assert code == 1
+    rows = {row["variant"]: row for row in document["results"]}
+    assert "SIGSEGV" in rows["int8"]["error"]
+    assert "SIGSEGV" in error
+    assert rows["dynamic"]["error"] is None
+    assert not (copy / "int8").exists()
+    assert (copy / "dynamic" / "model.tflite").exists()
 
 
 def test_words_are_explained_and_reported(run):

@@ -6,16 +6,23 @@ with named inputs and a fixed batch of 1, saved with a signature, then converted
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
+from zoo.quantizable import quantizable
 
 CALIBRATION_SAMPLES = 256
 
@@ -86,32 +93,20 @@ def to_litert(
     Returns the ``.tflite`` file's content, with the signature ``serving_default``.
     Raises :class:`ZooError` where the converter gives up.
     """
-    from zoo.backend import tf
-    from zoo.quiet import quiet
-
     row = FORMATS[format]
     if row.calibrated and (samples is None or not len(samples)):
         raise ValueError(f"{format} needs samples to calibrate the activations' ranges")
-    with tempfile.TemporaryDirectory() as folder:
-        name = to_saved_model(model, Path(folder), batch)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=["serving_default"]
-        )
-        row.configure(converter, tf)
-        if row.calibrated and samples is not None:
-            chosen = samples[:CALIBRATION_SAMPLES]
-            size = batch or 1
-            converter.representative_dataset = lambda: (
-                (
-                    "serving_default",
-                    {name: np.resize(chosen[k : k + size], (size, *chosen.shape[1:]))},
-                )
-                for k in range(0, len(chosen), size)
-            )
+    chosen = samples[:CALIBRATION_SAMPLES] if row.calibrated and samples is not None else None
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        with quantizable(model, chosen) if row.calibrated else contextlib.nullcontext():
+            name, loops = to_saved_model(model, folder, batch)
+        job = Job(format, name, batch or 1)
         try:
-            with quiet():
-                return converter.convert()
-        except Exception as error:  # its own class is not public, and others get through
+            if row.calibrated and loops:
+                return _convert_apart(folder, job, chosen)
+            return convert(folder, job, chosen)
+        except Exception as error:  # the converter's class is not public, and others get through
             raise ZooError(
                 f"{model.name} could not be converted to LiteRT ({format}).",
                 received=" ".join(str(error).split())[:300],
@@ -120,13 +115,75 @@ def to_litert(
             ) from error
 
 
-def to_saved_model(model: Any, folder: Path, batch: int | None = None) -> str:
+@dataclass(frozen=True)
+class Job:
+    """What is made of a SavedModel: the format, the input's name, rows a call of calibration."""
+
+    format: str
+    input: str
+    rows: int
+
+
+def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
+    """The ``.tflite`` of a SavedModel; ``samples`` (n, ...) where its format is calibrated."""
+    from zoo.backend import tf
+    from zoo.quiet import quiet
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(folder), signature_keys=["serving_default"]
+    )
+    FORMATS[job.format].configure(converter, tf)
+    if samples is not None:
+        converter.representative_dataset = lambda: (
+            (
+                "serving_default",
+                {job.input: np.resize(samples[k : k + job.rows], (job.rows, *samples.shape[1:]))},
+            )
+            for k in range(0, len(samples), job.rows)
+        )
+    with quiet():
+        return converter.convert()
+
+
+def _convert_apart(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
+    """:func:`convert` in a process of its own: calibrating a loop may end the process it runs in.
+
+    Raises ``RuntimeError`` with the last line it said, or the signal that ended it.
+    """
+    from zoo.run import write_arrays
+
+    made, given = folder / "made.tflite", folder / "samples.npz"
+    write_arrays(given, {} if samples is None else {"samples": samples})
+    words = [sys.executable, "-P", "-m", "zoo.export", str(folder), json.dumps(asdict(job))]
+    packages = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": path}, check=False,
+    )  # fmt: skip
+    if done.returncode < 0:
+        raise RuntimeError(f"the converter crashed ({signal.Signals(-done.returncode).name})")
+    if done.returncode:
+        said = done.stdout.decode(errors="replace").strip().splitlines()
+        raise RuntimeError(said[-1] if said else f"the converter ended with {done.returncode}")
+    return made.read_bytes()
+
+
+def _apart(folder: Path, job: Job) -> None:
+    """What :func:`_convert_apart` starts."""
+    with np.load(folder / "samples.npz", allow_pickle=False) as stored:
+        samples = stored["samples"] if "samples" in stored.files else None
+    (folder / "made.tflite").write_bytes(convert(folder, job, samples))
+
+
+def to_saved_model(model: Any, folder: Path, batch: int | None = None) -> tuple[str, bool]:
     """Write a functional Keras model as a SavedModel with the signature ``serving_default``.
 
     Args:
         folder: where to; it exists and is empty.
         batch: rows a call, or None for any number.
-    Returns the name of the signature's input; its output is called ``output``.
+    Returns the name of the signature's input (its output is called ``output``), and whether the graph
+    holds loops or branches.
     """
     from zoo.backend import tf
     from zoo.quiet import quiet
@@ -137,7 +194,9 @@ def to_saved_model(model: Any, folder: Path, batch: int | None = None) -> str:
     module.serve = serve
     with quiet():
         tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
-    return name
+    graph = serve.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for made in graph.library.function for node in made.node_def)]
+    return name, any(node.op.endswith(("While", "If", "Case")) for node in nodes)
 
 
 def to_onnx(model: Any, batch: int | None = None) -> bytes:
@@ -189,3 +248,7 @@ def _serving(model: Any, batch: int | None) -> tuple[str, Any]:
         return {"output": model(inputs, training=False)}
 
     return name, serve
+
+
+if __name__ == "__main__":
+    _apart(Path(sys.argv[1]), Job(**json.loads(sys.argv[2])))

@@ -49,7 +49,8 @@ def compress_all(
         except ZooError as error:
             if error.exit_code != FAILURE:
                 raise
-            results.append(_failed_row(slug(recipe.split("+")), recipe, error.message))
+            said = f"{error.message} {error.received or ''}".strip()
+            results.append(_failed_row(slug(recipe.split("+")), recipe, said))
         except (RuntimeError, ValueError) as error:  # a converter that gives up
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             results.append(_failed_row(slug(recipe.split("+")), recipe, reason))

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from zoo.compress.mot import mot
-from zoo.compress.overrides import Attached, override, reading, restore
 from zoo.compress.pruning import Masks
 from zoo.kernels import Kernel, kernels
+from zoo.overrides import Attached, override, reading, restore
 
 #: name -> TF-MOT's way to choose the first centroids.
 INITIAL = {

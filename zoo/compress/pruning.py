@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.compress.mot import mot
-from zoo.compress.overrides import Attached
 from zoo.kernels import Kernel, kernels
+from zoo.overrides import Attached
 
 SCHEDULES = ("polynomial", "constant")
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from zoo.compress.mot import mot
-from zoo.compress.overrides import Attached, override, reading, restore
 from zoo.kernels import Kernel, all_kernels, flat_layers
+from zoo.overrides import Attached, override, reading, restore
 
 #: Layers whose outputs are tensors that LiteRT stores in 8 bits. Others hand on what they got
 #: (flattening, maxima, dropout) or live inside a loop (recurrent cells).
