@@ -121,8 +121,8 @@ def _embedding(model: Any) -> Any:
     Found by calling the model, as layers within layers are in no graph.
     """
     from zoo.backend import keras
-    from zoo.compress.overrides import override, restore
     from zoo.kernels import flat_layers
+    from zoo.overrides import override, restore
 
     layers = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.Embedding)]
     length = model.inputs[0].shape[1] or 4
@@ -164,7 +164,7 @@ def tokens(game: Game) -> Attribution:
     """
     import tensorflow as tf
 
-    from zoo.compress.overrides import override, restore
+    from zoo.overrides import override, restore
 
     embedding = _embedding(game.model)
     table = embedding.embeddings.numpy()
