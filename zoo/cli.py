@@ -1018,12 +1018,11 @@ def compress(
     rows = []
     for r in document["results"]:
         name, value = next(iter(r["metrics"].items()), ("", None))
-        parity = (r["parity"] or {}).get("max_abs")
         sparsity = "-" if r["sparsity"] is None else f"{r['sparsity']:.3f}"
         rows.append((r["variant"], _bytes(r["bytes"]), _bytes(r["bytes_gzip"]), sparsity,
-                     f"{name} {_number(value)}", "-" if parity is None else f"{parity:.1e}",
+                     f"{name} {_number(value)}", _parity(r["parity"]),
                      r["error"] or ""))  # fmt: skip
-    header = ("variant", "size", "gzip", "sparsity", "test", "parity", "error")
+    header = ("variant", "size", "gzip", "sparsity", "test", "off from Keras", "error")
     _emit(document, _table(header, rows))
     _fail_on_errors(document["results"])
 
@@ -1395,6 +1394,13 @@ def _changes(deltas: Sequence[Mapping[str, Any]], variant: str, metric: str) -> 
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         told = f"{found[0]['attribute']}={found[0]['group']} {_delta(found[0])}{more}"
     return _delta(whole[0]) if whole else "-", told
+
+
+def _parity(parity: Mapping[str, Any] | None) -> str:
+    """How far the file's outputs are from the Keras model's at most, as a share of their spread."""
+    if parity is None or not parity.get("spread"):
+        return "-"
+    return f"{parity['max_abs'] / parity['spread']:.1%} of spread"
 
 
 def _speed(row: Mapping[str, Any]) -> str:
