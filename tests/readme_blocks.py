@@ -133,6 +133,30 @@ def training_block() -> str:
     )  # fmt: skip
 
 
+def memory_block() -> str:
+    found = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text())
+    lines = [
+        [
+            f"{row['rows']:,}",
+            f"{row['csv_bytes'] / 1e6:,.0f} MB",
+            f"{row['first']['peak_bytes'] / 1e6:,.0f} MB",
+            f"{row['cached']['peak_bytes'] / 1e6:,.0f} MB",
+            f"{row['first']['roc_auc']:.4f}",
+            f"{row['first']['baseline_roc_auc']:.4f}",
+        ]
+        for row in found["sizes"]
+    ]
+    first, cached = found["peak_ratio"]["first"], found["peak_ratio"]["cached"]
+    return (
+        table(["rows", "CSV", "peak, converting", "peak, converted before", "ROC AUC",
+               "linear baseline"], lines)
+        + f"\nResident memory of the whole `zoo train {found['model']} --epochs {found['epochs']}`, "
+        f"{found['columns']} columns: {first:.2f} and {cached:.2f} times for {found['factor']} times the "
+        f"rows. {found['cpus']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow "
+        f"{found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/memory.py`.\n"
+    )  # fmt: skip
+
+
 def demo_block() -> str:
     return f"```\n{(GALLERY / 'printed.txt').read_text().rstrip()}\n```\n"
 
@@ -145,6 +169,7 @@ BLOCKS = {
     "help": help_block,
     "targets": targets_block,
     "training": training_block,
+    "memory": memory_block,
     "demo": demo_block,
 }
 
