@@ -26,7 +26,9 @@ class ModelSpec:
     :class:`zoo.train.options.TrainOptions`. ``tiny`` is laid over ``config`` for tests: the same
     graph, test-sized. ``params`` counts all variables of the published configuration.
     ``kinds`` names the kinds of data it takes, ``tasks`` the tasks besides ``task`` it serves.
-    ``encoding`` holds options of the preprocessing that differ from its defaults. ``skips`` maps a
+    ``encoding`` holds options of the preprocessing that differ from its defaults. ``preset`` names,
+    as ``module:function``, what reads the published weights that the config key ``preset`` may name:
+    ``f(preset, offline)`` gives the ``config``, ``encoding`` and ``train`` that go with them. ``skips`` maps a
     step to the reason why it does not apply. ``target`` is None for models that are not trained here at their
     real size; ``published`` then says what their source reached. ``search`` is laid over the default
     space of ``zoo tune``: setting -> range, as :mod:`zoo.train.search` says.
@@ -49,6 +51,7 @@ class ModelSpec:
     tasks: tuple[str, ...] = ()
     train: Mapping[str, Any] = field(default_factory=dict)
     encoding: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()

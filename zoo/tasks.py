@@ -169,6 +169,65 @@ def _true_end(example: Example) -> Array:
     return example.y[np.arange(len(last)), last]
 
 
+#: Tokens that masked language models restore, and which share of those is hidden by ``[MASK]`` or
+#: replaced by another token; the rest stays (Devlin et al., NAACL 2019, section 3.1).
+HIDDEN, MASKED, REPLACED = 0.15, 0.8, 0.1
+#: Seeds, together with a row's id, the tokens that every evaluation hides of it.
+SETTLED_TOKENS = 20_181_011
+
+
+def _frame_masked(plan: Plan, ids: Array, labels: Array) -> Example:
+    """Ids (n, T), to be hidden later, and which of them may be: no special ones."""
+    allowed = ~np.isin(ids, plan["special"])
+    return Example(ids, ids, labels, allowed.astype(np.float32))
+
+
+def _draw_masked(plan: Plan) -> Callable[..., tuple[Any, Any, Any]]:
+    """Other tokens are hidden in every step."""
+
+    def draw(x: Any, y: Any, weights: Any, state: Any) -> tuple[Any, Any, Any]:
+        import tensorflow as tf
+
+        shape = tf.shape(x)
+        chance, kind = (
+            tf.random.stateless_uniform(shape, state + tf.constant([0, k], tf.int64))
+            for k in (0, 1_000_003)
+        )
+        other = tf.random.stateless_uniform(
+            shape, state + tf.constant([0, 2_000_003], tf.int64), 0, plan["vocabulary"], tf.int32
+        )
+        hidden = (chance < HIDDEN) & (weights > 0)
+        x = tf.where(hidden & (kind < MASKED), plan["mask"], x)
+        x = tf.where(hidden & (kind >= 1 - REPLACED), other, x)
+        return x, y, tf.cast(hidden, tf.float32)
+
+    return draw
+
+
+def _settle_masked(plan: Plan, example: Example, rows: Array) -> Example:
+    """The tokens that are hidden of each row, always the same, at least one."""
+    x, weights = example.x.copy(), np.zeros(example.x.shape, dtype=np.float32)
+    assert example.weights is not None
+    for k, row in enumerate(rows):
+        rng = np.random.default_rng([SETTLED_TOKENS, int(row)])
+        allowed = np.flatnonzero(example.weights[k])
+        hidden = rng.permutation(allowed)[: max(1, round(HIDDEN * len(allowed)))]
+        kind = rng.random(len(hidden))
+        x[k, hidden[kind < MASKED]] = plan["mask"]
+        replaced = hidden[kind >= 1 - REPLACED]
+        x[k, replaced] = rng.integers(0, plan["vocabulary"], len(replaced))
+        weights[k, hidden] = 1.0
+    return Example(x, example.y, example.labels, weights)
+
+
+def _at_first_mask(inputs: Any, outputs: Any, plan: Plan) -> Any:
+    """Logits (n, V) of the first hidden token; of the first token where none is hidden."""
+    from keras import ops
+
+    first = ops.argmax(ops.cast(ops.equal(inputs, plan["mask"]), "int32"), axis=1)
+    return ops.take_along_axis(outputs, first[:, None, None], axis=1)[:, 0]
+
+
 def _undecoded(logits: Array) -> tuple[Array, None]:
     raise NotImplementedError("outputs of language models are judged with their examples")
 
@@ -257,6 +316,32 @@ TASKS: dict[str, Task] = {
             width=_per_token,
             unit="passage",
             generate="zoo.generate:continued",
+            samples=12,
+        ),
+        Task(
+            name="masked_lm",
+            loss="SparseCategoricalCrossentropy",
+            loss_args={"from_logits": True},
+            metrics=("perplexity", "token_accuracy", "token_loss"),
+            fairness=("token_loss", "token_accuracy"),
+            fairness_positive=(),
+            outputs=lambda classes: 0,
+            decode=_undecoded,
+            sample_score=lambda y, p, s: s,
+            score_unit="nats a token",
+            space="logit",
+            classes=False,
+            baseline="how frequent each token is",
+            frame=_frame_masked,
+            supervised=False,
+            draw=_draw_masked,
+            settle=_settle_masked,
+            judge=judge_tokens,
+            columns=_token_columns,
+            explained=_at_first_mask,
+            reference="zoo.train.ngrams:frequencies",
+            width=_per_token,
+            unit="passage",
             samples=12,
         ),
     )

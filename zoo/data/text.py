@@ -234,6 +234,15 @@ TOKENIZERS: dict[str, Tokenizer] = {
 }  # fmt: skip
 
 
+def vocabulary_of(plan: Plan) -> dict[str, Any]:
+    """The options of :func:`fit` that make another plan with the vocabulary of this one."""
+    names = ("words", "merges", "start", "end", "mask", "special")
+    return {
+        "tokenizer": tokenizer_of(plan).name,
+        "known": {name: plan[name] for name in names if name in plan},
+    }
+
+
 def tokenizer_of(plan: Plan) -> Tokenizer:
     """The row of a plan's tokenizer; plans from before there was a choice are of words."""
     return TOKENIZERS[plan.get("tokenizer", "words")]
@@ -309,7 +318,11 @@ def fit(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
         raise unknown("tokenizer", name, TOKENIZERS)
     row = TOKENIZERS[name]
     pairs = any(ANSWER in text for text in texts[:100]) and bool(options.get("pairs"))
-    known = options.get("known") or row.fit(texts, int(options.get("vocabulary", row.vocabulary)))
+    known = options.get("known")
+    if known is None and "wordpieces" in options:
+        known = bert_plan(list(options["wordpieces"]))
+    if known is None:
+        known = row.fit(texts, int(options.get("vocabulary", row.vocabulary)))
     plan = {
         "kind": "text",
         "column": data.columns[0]["name"] if data.columns else "text",

@@ -84,3 +84,20 @@ def next_token(session: Session) -> tuple[str, Predictions]:
             logits[0, place] = np.log(model(tuple(seen[max(place - 1, 0) : place + 1])))
         parts.append(to_predictions(session, logits, example, "test", rows[k : k + 1]))
     return task.baseline, parts[0].joined(parts[1:])
+
+
+def frequencies(session: Session) -> tuple[str, Predictions]:
+    """How frequent each token is in training, whatever stands beside it, said of the test rows."""
+    from zoo.predict import to_predictions
+
+    task, parts = get_task(session.data.task), session.data.parts
+    train = session.example(parts["train"]).y
+    counts = np.bincount(train.ravel(), minlength=session.plan["vocabulary"]).astype(np.float64)
+    counts[session.plan["special"]] = 0.0
+    logits = np.log((counts + 0.5) / (counts + 0.5).sum()).astype(np.float32)
+    said = []
+    for some in np.array_split(parts["test"], -(-len(parts["test"]) // 256)):
+        example = session.example(some)
+        every = np.broadcast_to(logits, (*example.y.shape, len(logits)))
+        said.append(to_predictions(session, every, example, "test", some))
+    return task.baseline, said[0].joined(said[1:])
