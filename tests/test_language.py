@@ -270,3 +270,144 @@ def test_plain_text_has_no_labels(tmp_path):
     path.write_bytes(b"\x00\x01" * 100)
     with pytest.raises(ZooError, match="could not be read"):
         open_data(Request(data=str(path)))
+
+
+# BERT ---------------------------------------------------------------------------------------------
+
+
+def test_hidden_tokens_are_the_shares_that_were_meant():
+    from zoo.backend import tf
+    from zoo.tasks import Example
+
+    task = get_task("masked_lm")
+    plan = {"special": [0, 1, 2, 3, 4], "mask": 4, "vocabulary": 1000}
+    ids = np.random.default_rng(0).integers(5, 1000, (200, 50), dtype=np.int32)
+    ids[:, 0], ids[:, 40:] = 2, 0
+    raw = task.frame(plan, ids, np.zeros(200))
+    assert raw.weights.sum() == 200 * 39
+    draw = task.draw(plan)
+    one = [np.asarray(a) for a in draw(raw.x, raw.y, raw.weights, tf.constant([1, 2], tf.int64))]
+    two = [np.asarray(a) for a in draw(raw.x, raw.y, raw.weights, tf.constant([1, 3], tf.int64))]
+    fixed = task.settle(plan, raw, np.arange(200))
+    for x, y, hidden in (one, two, (fixed.x, fixed.y, fixed.weights)):
+        assert (y == ids).all()
+        assert hidden[:, 0].sum() == hidden[:, 40:].sum() == 0
+        count = hidden.sum()
+        assert 0.12 < count / (200 * 39) < 0.18
+        changed = x != ids
+        assert (hidden[changed] == 1).all()
+        assert 0.75 < (x == 4).sum() / count < 0.85
+        assert 0.06 < (changed & (x != 4)).sum() / count < 0.14
+    assert (one[2] != two[2]).any()
+    again = task.settle(plan, Example(ids[7:8], ids[7:8], np.zeros(1), raw.weights[7:8]), [7])
+    assert (again.x == fixed.x[7]).all()
+    assert fixed.weights.sum(axis=1).min() >= 1
+
+
+SMALL = {"layers": 1, "heads": 2, "width": 16, "positions": 32, "batch_size": 16, "dropout": 0.0}
+
+
+def reviews(path, rows=160, seed=0):
+    rng = np.random.default_rng(seed)
+    some = ["film", "plot", "actor", "scene", "music", "end"]
+    lines = ["review,liked,source"]
+    for row in range(rows):
+        good = bool(rng.integers(2))
+        said = [*rng.choice(some, 3), "wonderful" if good else "dreadful"]
+        lines.append(f"{' '.join(said)} n{row},{'yes' if good else 'no'},{'ab'[row % 2]}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    from zoo import api
+    from zoo.data.core import Request
+
+    root = tmp_path_factory.mktemp("bert")
+    request = Request(data=str(reviews(root / "reviews.csv")), sensitive=("source",))
+    settings = SMALL | {"epochs": 8, "vocabulary": 150, "learning_rate": 0.01}
+    return api.train(
+        "bert_tiny_mlm", request=request, settings=settings, root=root / "runs", name="mlm",
+        execution="graph:4",
+    )  # fmt: skip
+
+
+def test_masked_tokens_are_restored_better_than_by_frequency(pretrained):
+    assert pretrained["metrics"]["perplexity"] < pretrained["baseline"]["metrics"]["perplexity"]
+    assert "bits_per_character" not in pretrained["metrics"]
+
+
+def test_fine_tuning_starts_from_the_pretrained_layers_and_words(pretrained):
+    from zoo import api
+    from zoo.data.core import Request
+    from zoo.run import Run
+
+    run = Path(pretrained["run"])
+    request = Request(
+        data=str(run.parent.parent / "reviews.csv"), target="liked", sensitive=("source",)
+    )
+    more = {"request": request, "root": run.parent, "execution": "graph:4", "init_from": "mlm"}
+    settings = SMALL | {"epochs": 6, "learning_rate": 0.005, "pool": "mean"}
+    tuned = api.train("bert_tiny", settings=settings, name="tuned", **more)
+    assert tuned["metrics"]["accuracy"] > 0.9
+    plan = Run(run.parent / "tuned").plan()
+    assert plan["words"] == Run(run).plan()["words"]
+    taken = Run(run.parent / "tuned").document()["init"]["taken"]
+    assert {"token_embedding", "position_embedding", "transformer_layer_0"} <= set(taken)
+    (found,) = api.explain(tuned["run"], samples=8, background=10, quality=False)["results"]
+    assert found["method"] == "tokens"
+    assert found["additivity_error"]["max"] <= 1e-3
+    assert {row["name"] for row in found["features"][:2]} == {"wonderful", "dreadful"}
+    with pytest.raises(ZooError, match="vocabulary is that of the weights"):
+        api.train("bert_tiny", settings={**settings, "vocabulary": 99}, **more)
+
+
+def preset_folder(path, words):
+    from zoo.backend import keras_nlp
+
+    backbone = keras_nlp.models.BertBackbone(len(words), 1, 2, 16, 64, max_sequence_length=32)
+    backbone.save_to_preset(str(path))
+    keras_nlp.tokenizers.BertTokenizer(words, lowercase=True).save_to_preset(str(path))
+    return backbone
+
+
+def test_a_preset_brings_its_sizes_words_and_weights(tmp_path):
+    from zoo import api
+    from zoo.data.core import Request
+    from zoo.run import Run
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "plot", "wonderful", "dreadful"]
+    backbone = preset_folder(tmp_path / "preset", words)
+    path = reviews(tmp_path / "reviews.csv")
+    request = Request(data=str(path), target="liked", sensitive=("source",))
+    options = {"request": request, "root": tmp_path / "runs", "execution": "graph:4"}
+    settings = {"preset": str(tmp_path / "preset"), "epochs": 1}
+    shown = api.train("bert_tiny", settings=settings, dry_run=True, **options)
+    assert shown["options"]["learning_rate"] == 5e-5
+    assert shown["options"]["schedule"] == "linear"
+    assert shown["options"]["warmup"] > 0
+    made = api.train("bert_tiny", settings=settings | {"learning_rate": 1e-9}, **options)
+    run = Run(Path(made["run"]))
+    assert run.plan()["words"] == words
+    import h5py
+
+    with h5py.File(run.path / "base" / "model.weights.h5") as stored:
+        found: list = []
+        stored.visititems(
+            lambda name, item: found.append(item[()]) if hasattr(item, "shape") else 0
+        )
+    table = backbone.token_embedding.embeddings.numpy()
+    assert any(item.shape == table.shape and np.abs(item - table).max() < 1e-5 for item in found)
+    (tmp_path / "preset" / "assets/tokenizer/vocabulary.txt").write_text("[PAD]\n")
+    with pytest.raises(ZooError, match="is no preset of a BERT"):
+        api.train("bert_tiny", settings=settings, **options)
+
+
+def test_a_named_preset_without_a_network_says_what_to_do(tmp_path, zoo, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    outcome = zoo("train", "bert_tiny", "--preset", "bert_tiny_en_uncased", "--offline", "--json",
+                  "--runs", tmp_path / "runs")  # fmt: skip
+    assert outcome.code == 2
+    assert "save_to_preset" in outcome.error["hint"]
+    assert not (tmp_path / "runs").exists()

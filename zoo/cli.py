@@ -487,6 +487,8 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
                   help="JSON or TOML file of such settings, and of options of this command.")  # fmt: skip
     @click.option("--init-from", metavar="RUN",
                   help="Start from that run's weights, where layers agree in name and shapes.")  # fmt: skip
+    @click.option("--preset", metavar="NAME",
+                  help="Start from a published backbone: keras_nlp's name of it, or its folder.")  # fmt: skip
     @click.option("--name", help="The run's name; made up otherwise.")
     @click.option("--deterministic", is_flag=True, help="Bit-identical results, slower.")
     @click.option(
@@ -512,7 +514,7 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
         settings = _settings(kwargs.pop("pairs"))
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "preset"):
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value

@@ -139,12 +139,14 @@ def judge_tokens(outputs: Array, example: Example, plan: Plan) -> tuple[Array, A
     y, weights = example.y, example.weights
     assert weights is not None
     loss, hits = np.zeros(len(y)), np.zeros(len(y), dtype=np.int64)
-    for k, logits in enumerate(outputs):  # one window's probabilities at a time
-        shifted = logits.astype(np.float64)
-        shifted -= shifted.max(axis=1, keepdims=True)
-        chosen = np.take_along_axis(shifted, y[k][:, None], axis=1)[:, 0]
-        loss[k] = weights[k] @ (np.log(np.exp(shifted).sum(axis=1)) - chosen)
-        hits[k] = weights[k] @ (logits.argmax(axis=1) == y[k])
+    for k, window in enumerate(outputs):  # one window's probabilities at a time
+        judged = np.flatnonzero(weights[k])
+        logits, true = window[judged], y[k, judged]
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        chosen = np.take_along_axis(shifted, true[:, None], axis=1)[:, 0]
+        total = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
+        loss[k] = weights[k, judged] @ (total - chosen)
+        hits[k] = weights[k, judged] @ (logits.argmax(axis=1) == true)
     tokens = weights.sum(axis=1).astype(np.int64)
     letters = (weights * np.array(plan["characters"])[y]).sum(axis=1).astype(np.int64)
     return np.stack([tokens, letters], axis=1), hits, loss / np.maximum(tokens, 1)

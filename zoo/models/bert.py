@@ -62,10 +62,11 @@ def build_bert(
     from zoo.backend import keras
 
     tokens = keras.Input(tuple(shape), dtype="int32", name="tokens")
-    _, found = _encoded(tokens, preset, {**sizes, "vocabulary": vocabulary})
+    backbone, found = _encoded(tokens, preset, {**sizes, "vocabulary": vocabulary})
     if pool == "cls":
         x = found["pooled_output"]
     elif pool == "mean":
+        backbone.pooled_dense.trainable = False  # BERT's own summary is not read
         there = keras.ops.expand_dims(keras.ops.not_equal(tokens, 0), -1)
         there = keras.ops.cast(there, "float32")
         x = keras.ops.sum(found["sequence_output"] * there, axis=1) / keras.ops.sum(there, axis=1)
@@ -75,9 +76,7 @@ def build_bert(
     return keras.Model(tokens, keras.layers.Dense(outputs, name="logits")(x), name="bert")
 
 
-def build_mlm(
-    shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
-) -> keras.Model:
+def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any) -> keras.Model:
     """Token ids, int32 (batch, time) -> logits of the true tokens, float32 (batch, time, vocabulary).
 
     The output layer is the token embedding, transposed, behind a dense layer, as in BERT. Arguments
@@ -87,6 +86,7 @@ def build_mlm(
 
     tokens = keras.Input(tuple(shape), dtype="int32", name="tokens")
     backbone, found = _encoded(tokens, preset, {**sizes, "vocabulary": vocabulary})
+    backbone.pooled_dense.trainable = False  # nothing here reads the summary of the first token
     head = keras_nlp.layers.MaskedLMHead(
         token_embedding=backbone.token_embedding,
         intermediate_activation="gelu",
@@ -166,11 +166,11 @@ def _pretrainer(
 
 
 SPECS = [
-    _classifier("tiny", 0, _TURC + "GLUE 64.2"),
-    _classifier("mini", 0, _TURC + "GLUE 65.8", tags=("sibling",)),
-    _classifier("small", 0, _TURC + "GLUE 71.2", tags=("sibling",)),
-    _classifier("base", 0, "Devlin et al. 2019: GLUE 79.6", tags=("huge", "sibling")),
-    _pretrainer("tiny", 0),
-    _pretrainer("mini", 0, tags=("sibling",)),
-    _pretrainer("small", 0, tags=("sibling",)),
+    _classifier("tiny", 4386049, _TURC + "GLUE 64.2"),
+    _classifier("mini", 11170817, _TURC + "GLUE 65.8", tags=("sibling",)),
+    _classifier("small", 28764161, _TURC + "GLUE 71.2", tags=("sibling",)),
+    _classifier("base", 109483009, "Devlin et al. 2019: GLUE 79.6", tags=("huge", "sibling")),
+    _pretrainer("tiny", 1024256),
+    _pretrainer("mini", 4475904, tags=("sibling",)),
+    _pretrainer("small", 15501312, tags=("sibling",)),
 ]

@@ -37,7 +37,7 @@ def rebuild(run: Run) -> Any:
         )
     document = run.document()
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in document["config"].items()}
-    config |= {"weights": ""} if "weights" in config else {}
+    config |= {key: "" for key in ("weights", "preset") if key in config}
     model = models().get(document["spec"]["name"]).build(**config)
     model.load_weights(path)
     return model

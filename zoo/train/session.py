@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import preprocess
+from zoo.data import preprocess, text
 from zoo.data.core import Data, Request, open_data
 from zoo.errors import FAILURE, ZooError
 from zoo.progress import Progress
@@ -38,6 +39,10 @@ OF_PLAN = {
     "vocabulary": ("text", 1, 1_000_000),
     "length": ("text", 1, 4096),
 }
+
+
+#: Keys of a model's config that name published weights to start from.
+PUBLISHED = ("weights", "preset")
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class Session:
     def load(self, weights: Path) -> Any:
         """The model with weights from a file: never more than weights is read."""
         # Published weights that the training started from are not needed again, nor a network.
-        start = {"weights": ""} if "weights" in self.config else {}
+        start = {key: "" for key in PUBLISHED if key in self.config}
         model = self._build({**self.config, **start})
         try:
             model.load_weights(weights)
@@ -256,6 +261,9 @@ def prepare(
             hint=f"`zoo train {spec.name} --set weights=imagenet` says which file, without --offline.",
             kind="offline",
         )
+    brought = _of_preset(spec, config.get("preset", ""), request.offline)
+    config |= brought["config"]
+    options = replace(options, **{k: v for k, v in brought["train"].items() if k not in settings})
     data = open_data(request)
     check_fit(spec, data)
     if options.augment and data.kind != "image":
@@ -267,7 +275,15 @@ def prepare(
         )
     check_loss(get_task(data.task), options)
     chosen = {name: _of_plan(name, settings[name], data) for name in OF_PLAN if name in settings}
-    plan = preprocess.fit(data, {**spec.encoding, **chosen})
+    encoding = {**spec.encoding, **brought["encoding"], **_vocabulary_of(init, data)}
+    fixed = {"wordpieces", "known"} & set(encoding)
+    if fixed and "vocabulary" in chosen:
+        raise ZooError(
+            "The vocabulary is that of the weights that the training starts from.",
+            expected="no --set vocabulary",
+            received=f"--set vocabulary={chosen['vocabulary']}",
+        )
+    plan = preprocess.fit(data, {**encoding, **chosen})
     if "outputs" in config:
         config["outputs"] = get_task(data.task).outputs(len(data.classes))
     from_plan = {key: plan[key] for key in FROM_DATA if key in plan}
@@ -275,6 +291,21 @@ def prepare(
     return Session(
         spec, request, data, plan, config, options, seed, deterministic, engine, init=init
     )
+
+
+def _of_preset(spec: ModelSpec, preset: str, offline: bool) -> dict[str, dict[str, Any]]:
+    """The config, preprocessing and training options that published weights bring with them."""
+    if not preset or not spec.preset:
+        return {"config": {}, "encoding": {}, "train": {}}
+    module, function = spec.preset.split(":")
+    return getattr(importlib.import_module(module), function)(preset, offline)
+
+
+def _vocabulary_of(init: Run | None, data: Data) -> dict[str, Any]:
+    """Options of the preprocessing that give texts the ids that a run's weights are for."""
+    if init is None or data.kind != "text" or init.plan()["kind"] != "text":
+        return {}
+    return text.vocabulary_of(init.plan())
 
 
 def _of_plan(name: str, value: Any, data: Data) -> int:
