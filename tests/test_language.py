@@ -395,7 +395,7 @@ def test_a_preset_brings_its_sizes_words_and_weights(tmp_path):
     with h5py.File(run.path / "base" / "model.weights.h5") as stored:
         found: list = []
         stored.visititems(
-            lambda name, item: found.append(item[()]) if hasattr(item, "shape") else 0
+            lambda name, item: found.append(item[()]) if hasattr(item, "shape") else None
         )
     table = backbone.token_embedding.embeddings.numpy()
     assert any(item.shape == table.shape and np.abs(item - table).max() < 1e-5 for item in found)
