@@ -138,6 +138,10 @@ def test_a_linear_model_is_explained_by_its_closed_form(zoo, run_mlp, tmp_path):
         [terms[:, c["start"] : c["stop"]].sum(axis=1) for c in session.plan["columns"]], axis=1
     )
     np.testing.assert_allclose(values, expected, atol=1e-5)
+    before = files["explain.npz"].read_bytes()
+    code, *_ = zoo("explain", str(run.path), "--split", "val", "--samples", "5", "--json")
+    assert (code, files["explain.npz"].read_bytes()) == (0, before)
+    assert (run.path / "base" / "explain-val.npz").exists()
     for name in ("explain-deep.npz", "explain-permutation.npz"):
         with np.load(files[name]) as stored:
             np.testing.assert_allclose(stored["values"][..., 0], expected, atol=2e-3, rtol=0.05)

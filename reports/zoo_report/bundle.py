@@ -82,7 +82,7 @@ def _variant(folder: Path, checker: _Checker) -> dict[str, Any]:
         "variant": checker.read(folder / "variant.json", schema.VariantDocument),
         "metrics": None,
         "arrays": _arrays(folder / "explain.npz"),
-        "other_arrays": [_arrays(path) for path in sorted(folder.glob("explain-*.npz"))],
+        "other_arrays": [_arrays(path) for path in _other_methods(folder)],
         "log": _rows(folder / "log.jsonl"),
     }
     if (folder / "metrics.json").is_file():
@@ -110,6 +110,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
                 row = json.loads(line)
                 rows[row.get("epoch", -number)] = row
     return list(rows.values())
+
+
+def _other_methods(folder: Path) -> list[Path]:
+    """The ``explain-METHOD.npz`` of a variant; those of another split than the test rows aside."""
+    found = sorted(folder.glob("explain-*.npz"))
+    return [path for path in found if not path.stem.endswith(("-train", "-val"))]
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray] | None:

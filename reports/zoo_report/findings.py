@@ -113,7 +113,7 @@ class Findings:
         """The explanation whose values are in explain.npz; the newest where none is."""
         arrays = self.bundle.variants.get(name, {}).get("arrays") or {}
         own = (
-            self.latest(name, "explain", method=str(arrays["method"]))
+            self.latest(name, "explain", method=str(arrays["method"]), split="test")
             if "method" in arrays
             else None
         )

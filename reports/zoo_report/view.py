@@ -891,6 +891,9 @@ class View:
         return {"src": source, "predicted": clean(predicted), "variant": name}
 
     def _explain_table(self) -> Table | None:
+        def of_split(result: dict[str, Any]) -> str:
+            return "" if result["split"] == "test" else f"{result['split']} rows"
+
         results = [(n, r) for n in self.names for r in self.bundle.variants[n]["explain"] or []]
         if not results:
             return None
@@ -908,7 +911,7 @@ class View:
             rows.append(
                 [
                     Cell(name),
-                    Cell(result["method"] or NONE, error or ""),
+                    Cell(result["method"] or NONE, error or of_split(result)),
                     Cell(result["space"]),
                     self._number(result["samples"], error, count),
                     self._number(result["background"], error or "It needs none", count),

@@ -31,7 +31,11 @@ def explain(
     root: Path = RUNS,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
-    """Attributions of variants: ``explain.json`` and ``explain.npz`` beside each."""
+    """Attributions of variants: ``explain.json`` and ``explain.npz`` beside each.
+
+    The arrays of another method than the router's are in ``explain-METHOD.npz``, and those of
+    another split than the test rows in ``explain-SPLIT.npz`` or ``explain-METHOD-SPLIT.npz``.
+    """
     from zoo.train.session import reopen
 
     run = find_run(text, root)
@@ -117,7 +121,8 @@ def explain_one(
         arrays.pop("dense")  # the players' values say it; single codes are no user's feature
     arrays |= _pictures(session, variant, rows, found, split, names)
     default, _ = attribution.route(arguments["model"], len(arguments["players"]))
-    file = "explain.npz" if found.method == default else f"explain-{found.method}.npz"
+    words = ["explain", *([found.method] if found.method != default else [])]
+    file = "-".join([*words, *([split] if split != "test" else [])]) + ".npz"
     write_arrays(variant.path / file, arrays)
     variant.upsert("explain.json", [result], key=("method", "split"))
     return result
