@@ -1,4 +1,4 @@
-"""The generated blocks of the README: ``python tests/readme_blocks.py --write`` renews them.
+"""The generated blocks of the documents: ``python tests/readme_blocks.py --write`` renews them.
 
 A block stands between ``<!-- block:NAME -->`` and ``<!-- end -->``.
 """
@@ -10,8 +10,16 @@ import re
 import sys
 from pathlib import Path
 
+from compression_plots import plots
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+#: Documents with generated blocks.
+DOCUMENTS = (
+    README,
+    ROOT / "zoo" / "compress" / "README.md",
+    ROOT / "benchmarks" / "tutorials" / "README.md",
+)
 GALLERY = ROOT / "reports" / "gallery" / "mlp-adult"
 BLOCK = re.compile(r"(<!-- block:(\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 
@@ -65,28 +73,99 @@ def recipes_block() -> str:
 
 
 def compression_block() -> str:
+    """Every model's recipes, its plot, and what the numbers say about the claims."""
     rows = json.loads((ROOT / "benchmarks" / "results" / "compression.json").read_text())
-    lines = []
+    parts = []
     for model in rows:
-        for row in model["recipes"]:
-            if row["recipe"] == "base":
-                continue
-            lines.append(
-                [f"`{model['model']}`", f"`{row['recipe']}`", f"{row['accuracy_points']:+.2f}",
-                 f"{row['worst_group_points']:+.2f}", f"{row['bytes_ratio']:.2f}",
-                 f"{row['bytes_gzip_ratio']:.2f}", row["seeds"]]
-            )  # fmt: skip
-    machine = rows[0]
-    few = min(row["seeds"] for model in rows for row in model["recipes"]) < 3
-    warning = "With so few seeds a difference under a point is no finding: `zoo audit` gives the intervals.\n"
+        metric = model["recipes"][0]["metric"]
+        lines = [
+            [f"`{row['recipe']}`", row["seeds"], f"{row['value']:.4f}", _with_sd(row, "drop"),
+             "-" if row["worst_group"] is None else f"{row['worst_group']:.4f}",
+             _with_sd(row, "worst_group_drop"), f"{row['bytes_ratio']:.2f}",
+             f"{row['bytes_gzip_ratio']:.2f}",
+             "-" if row["p90_ms_ratio"] is None else f"{row['p90_ms_ratio']:.2f}"]
+            for row in model["recipes"] if row["seeds"]
+        ]  # fmt: skip
+        failed = [f"`{r['recipe']}`: {r['error']}" for r in model["recipes"] if not r["seeds"]]
+        parts.append(
+            f"### `{model['model']}`\n\n![{model['model']}: losses against sizes, with the Pareto "
+            f"fronts](../../benchmarks/results/compression-{model['model']}.svg)\n\n"
+            + table(["recipe", "seeds", metric, "loss", "worst group", "largest loss of a group",
+                     "size", "zipped", "p90"], lines)
+            + "".join(f"\nFailed: {text}\n" for text in failed)
+            + f"\n{model['device']}, TensorFlow {model['versions']['tensorflow']}, "
+            f"{model['created'][:10]}.\n\n"
+        )  # fmt: skip
     return (
-        table(["model", "recipe", "accuracy, points", "worst group, points", "size", "zipped size",
-               "seeds"], lines)
-        + f"\nAgainst `base` of the same seed, on the same test rows; sizes as shares of its. "
+        "A loss is counted against `base` of the same seed on the same test rows, in points of a share "
+        "(below zero: a gain); ± is the standard deviation over seeds. Sizes and p90 are shares of "
+        "`base`'s. With few seeds a difference under a point is no finding.\n"
+        "`python benchmarks/compression.py` measures it again, with `--check` it says which claims "
+        "hold.\n\n" + "".join(parts)
+    )
+
+
+def _with_sd(row: dict, name: str) -> str:
+    if row[name] is None:
+        return "-"
+    sd = row.get(f"{name}_sd")
+    return f"{100 * row[name]:+.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}")
+
+
+def shortly_block() -> str:
+    """What a few recipes cost and save, one line a model."""
+    shown = ("int8", "prune:0.8", "prune:0.8+qat+int8")
+    lines = []
+    for model in json.loads((ROOT / "benchmarks" / "results" / "compression.json").read_text()):
+        found = {row["recipe"]: row for row in model["recipes"] if row["seeds"]}
+        for recipe in shown:
+            if recipe in found:
+                row = found[recipe]
+                lines.append(
+                    [f"`{model['model']}`", f"`{recipe}`", f"{100 * row['drop']:+.2f}",
+                     "-" if row["worst_group_drop"] is None
+                     else f"{100 * row['worst_group_drop']:+.2f}",
+                     f"{row['bytes_ratio']:.2f}", f"{row['bytes_gzip_ratio']:.2f}", row["seeds"]]
+                )  # fmt: skip
+    return table(
+        [
+            "model",
+            "recipe",
+            "loss, points",
+            "largest loss of a group",
+            "size",
+            "zipped size",
+            "seeds",
+        ],
+        lines,
+    )
+
+
+def tutorials_block() -> str:
+    """What each of TF-MOT's tutorials shows, and whether it is so here."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "tutorials.json").read_text())
+    parts = []
+    for row in rows:
+        name, source = row["tutorial"], row["source"]
+        figures = [
+            [what, f"{value:.4f}" if value < 2 else f"{value:,.0f}"]
+            for what, value in row["table"].items()
+        ]
+        shows = [
+            [s["what"], f"{s['number']:.3g}", "yes" if s["holds"] else "no"] for s in row["shows"]
+        ]
+        parts.append(
+            f"### [{name}]({source})\n\n"
+            + table(["figure", "here"], figures)
+            + "\n"
+            + table(["what the tutorial shows", "here", "holds"], shows)
+            + "\n"
+        )
+    machine = rows[0]
+    return "".join(parts) + (
         f"{machine['device']}, TensorFlow {machine['versions']['tensorflow']}, "
-        f"{machine['created'][:10]}; `python benchmarks/compression.py` makes it again.\n"
-        + (warning if few else "")
-    )  # fmt: skip
+        f"Keras {machine['versions']['keras']}, {machine['created'][:10]}.\n"
+    )
 
 
 def help_block() -> str:
@@ -166,6 +245,8 @@ BLOCKS = {
     "data": data_block,
     "recipes": recipes_block,
     "compression": compression_block,
+    "shortly": shortly_block,
+    "tutorials": tutorials_block,
     "help": help_block,
     "targets": targets_block,
     "training": training_block,
@@ -175,14 +256,23 @@ BLOCKS = {
 
 
 def renewed(text: str) -> str:
-    """The README with every block generated anew."""
+    """A document with every block generated anew."""
     return BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[4], text)
 
 
+def generated() -> dict[Path, str]:
+    """Every generated file as it should be: documents and plots."""
+    made = {path: renewed(path.read_text(encoding="utf-8")) for path in DOCUMENTS}
+    return made | plots()
+
+
 if __name__ == "__main__":
-    old = README.read_text(encoding="utf-8")
-    new = renewed(old)
+    stale = [
+        path for path, text in generated().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]  # fmt: skip
     if "--write" in sys.argv:
-        README.write_text(new, encoding="utf-8")
-    elif new != old:
-        sys.exit("README.md is not up to date: make docs")
+        for path in stale:
+            path.write_text(generated()[path], encoding="utf-8")
+    elif stale:
+        sys.exit(f"{', '.join(path.name for path in stale)}: not up to date: make docs")

@@ -114,8 +114,29 @@ def test_onnx_is_exact(zoo, run_mlp, batch):
     assert row["parity"]["max_abs"] < 1e-5
 
 
+@pytest.mark.parametrize("batch", [1, None])
+@pytest.mark.parametrize("name", ["lstm", "gpt_tiny", "cnn"])
+def test_one_file_answers_as_keras_does(name, batch, tmp_path):
+    """Recurrent ones too, with any number of rows a call, and without Flex operations."""
+    from zoo.export import to_litert
+    from zoo.predict import Artifact, compiled
+    from zoo.registry import models
+    from zoo.testing import inputs_for, tiny
+
+    spec = models().get(name)
+    model = tiny(spec)
+    x = inputs_for(spec, model, 5)
+    content = to_litert(model, batch=batch)
+    assert b"Flex" not in content
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    meant = compiled(model)(x)
+    assert np.abs(Artifact(path)(x) - meant).max() < 1e-5 * np.abs(meant).max()
+
+
 def test_a_conversion_that_fails_says_so(monkeypatch):
-    """LSTMs of any batch size need operations that LiteRT lacks."""
+    """Loops over batches of any size need operations that LiteRT lacks."""
+    from zoo import quantizable
     from zoo.backend import keras
     from zoo.errors import ZooError
     from zoo.export import to_litert
@@ -123,5 +144,6 @@ def test_a_conversion_that_fails_says_so(monkeypatch):
     inputs = keras.Input((6, 3))
     model = keras.Model(inputs, keras.layers.LSTM(4)(inputs), name="recurrent")
     assert len(to_litert(model)) > 1000
+    monkeypatch.setattr(quantizable, "LONGEST_UNROLLED", 0)
     with pytest.raises(ZooError, match="recurrent could not be converted"):
         to_litert(model, batch=None)

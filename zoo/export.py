@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
-from zoo.quantizable import quantizable
+from zoo.quantizable import quantizable, unrolled
 
 CALIBRATION_SAMPLES = 256
 
@@ -89,7 +89,8 @@ def to_litert(
         model: one input, logits or values as output.
         format: a name of :data:`FORMATS`.
         samples: float32 (n, ...) inputs for calibration; needed where the format is calibrated.
-        batch: rows a call, or None for any number (which recurrent layers do not convert with).
+        batch: rows a call, or None for any number (recurrent layers are then unrolled: a loop over
+            batches of any size needs operations that LiteRT lacks).
     Returns the ``.tflite`` file's content, with the signature ``serving_default``.
     Raises :class:`ZooError` where the converter gives up.
     """
@@ -99,7 +100,11 @@ def to_litert(
     chosen = samples[:CALIBRATION_SAMPLES] if row.calibrated and samples is not None else None
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        with quantizable(model, chosen) if row.calibrated else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if row.calibrated:
+                stack.enter_context(quantizable(model, chosen))
+            elif batch is None:
+                stack.enter_context(unrolled(model))
             name, loops = to_saved_model(model, folder, batch)
         job = Job(format, name, batch or 1)
         try:

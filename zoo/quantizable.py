@@ -33,13 +33,14 @@ def quantizable(model: Any, samples: np.ndarray | None) -> Iterator[None]:
     (n, ...) of the model; masked probabilities stay exactly 0. It is undone at the end of the block.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_unrolled(model))
+        stack.enter_context(unrolled(model))
         stack.enter_context(_masked_gently(model, samples))
         yield
 
 
 @contextlib.contextmanager
-def _unrolled(model: Any) -> Iterator[None]:
+def unrolled(model: Any) -> Iterator[None]:
+    """Recurrent layers without a loop, where their length is known and not too long."""
     from zoo.backend import keras
 
     loops = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.RNN)]
