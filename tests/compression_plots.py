@@ -27,7 +27,7 @@ text { fill: var(--ink); } .tick { fill: var(--soft); font-size: 10.5px; }
 .grid { stroke: var(--rule); } .axis { stroke: var(--soft); } .paper { fill: var(--paper); }
 .front { fill: none; stroke: var(--soft); stroke-width: 1.4; stroke-dasharray: 5 3; }
 """
-GAP, TALL, ROW, COLUMNS = 24, 242, 17, 4
+GAP, TALL, ROW, COLUMNS = 24, 242, 17, 3
 
 
 def plot(model: dict) -> str:
@@ -67,7 +67,7 @@ def plot(model: dict) -> str:
             svg.series_class(index), svg.marker(index, x, y), x + 9, y + 4, row["recipe"]
         )
         for index, row in enumerate(rows)
-        for x, y in [(10 + 176 * (index % COLUMNS), top + ROW * (index // COLUMNS))]
+        for x, y in [(10 + 234 * (index % COLUMNS), top + ROW * (index // COLUMNS))]
     ]
     width, height = 2 * svg.WIDTH + GAP, top + ROW * -(-len(rows) // COLUMNS)
     title = f"{model['model']}: what each recipe costs and saves"
