@@ -182,6 +182,8 @@ def targets_block() -> str:
     lines = []
     for row in rows:
         for name in dict.fromkeys([row["target"]["metric"], "accuracy"]):
+            if name not in row["metrics"]:
+                continue
             found = row["metrics"][name]
             target = row["target"]["value"] if name == row["target"]["metric"] else "-"
             values = ", ".join(f"{v:.4f}" for v in found["values"])
@@ -191,7 +193,7 @@ def targets_block() -> str:
             )  # fmt: skip
     machine = rows[0]
     return (
-        table(["model", "test metric", "target", "mean ± sd", "five seeds", "linear baseline",
+        table(["model", "test metric", "target", "mean ± sd", "five seeds", "baseline",
                "training"], lines)
         + f"\n{machine['device']}, TensorFlow {machine['versions']['tensorflow']}, "
         f"Keras {machine['versions']['keras']}, {machine['created'][:10]}.\n"

@@ -124,8 +124,9 @@ def test_sentiment_is_the_sign_of_the_rating():
 def test_co2_keeps_its_gaps():
     series = load("co2")
     assert len(series) == 2284
-    assert int(np.isnan(series.x).sum()) == 59
-    assert 310 < np.nanmin(series.x) < np.nanmax(series.x) < 375  # ppm, 1958 to 2001
+    values = np.asarray(series.y)
+    assert int(np.isnan(values).sum()) == 59
+    assert 310 < np.nanmin(values) < np.nanmax(values) < 375  # ppm, 1958 to 2001
 
 
 def test_shakespeare_is_passages_of_nine_plays():
@@ -156,7 +157,7 @@ def test_a_shipped_set_says_no_to_another_target_or_split(asked, word):
 
 
 def test_data_without_labels_are_refused():
-    assert refused("co2", None).kind == "kind_mismatch"
+    assert refused("shakespeare", None, task="regression").kind == "kind_mismatch"
 
 
 # Strangers' tables --------------------------------------------------------------------------------

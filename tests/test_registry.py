@@ -70,7 +70,7 @@ def test_a_new_file_is_a_new_model(tmp_path, monkeypatch, zoo):
     assert rows["straight"]["family"] == "linear"
     assert {"mlp", "cnn"} < set(rows)
     assert zoo("info", "straight", "--json").document["config"]["scale"] == 1.0
-    assert zoo("info", "strait").stderr.count("Did you mean straight?") == 1
+    assert zoo("info", "straigh").stderr.count("Did you mean straight?") == 1
 
 
 def test_a_plugins_model_is_trained_like_our_own(tmp_path, monkeypatch, zoo, trained):

@@ -299,7 +299,8 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--target", help="Column to predict (own data).")
     @click.option(
-        "--task", help="Task, instead of the inferred one: binary, multiclass, regression."
+        "--task",
+        help="Task, instead of the inferred one: binary, multiclass, regression, forecasting.",
     )
     @click.option(
         "--sensitive",
@@ -318,11 +319,13 @@ def _data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["error", "merge"]),
         help="What to do with groups of a single row.",
     )
+    @click.option("--horizon", type=click.IntRange(1, 10_000), metavar="N",
+                  help="Steps ahead to forecast (task forecasting; 26 otherwise).")  # fmt: skip
     @click.option("--offline", is_flag=True, help="Refuse anything that needs a network.")
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
         names = ("target", "task", "positive", "include_sensitive", "split_seed", "rare_groups",
-                 "offline")  # fmt: skip
+                 "horizon", "offline")  # fmt: skip
         fields = {name: kwargs.pop(name) for name in names}
         sensitive = _names(kwargs.pop("sensitive"))
         return function(
@@ -540,6 +543,7 @@ def _request(model: str, name: str | None, fields: Mapping[str, Any]) -> Any:
     epilog=_examples(
         "zoo train cnn",
         "zoo train mlp --data loans.csv --target approved --sensitive sex",
+        "zoo train lstm_forecast --data sales.csv --target sold --horizon 12",
         "zoo train mlp --set hidden=64,32 --set learning_rate=0.001 --seed 1",
         "zoo train --config experiment.toml --seed 2",
         "zoo train --resume latest",

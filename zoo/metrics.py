@@ -5,7 +5,7 @@ A metric is ``fn(y_true, y_pred, scores, weights) -> values``. ``weights`` is a 
 give the group's, multinomial counts give a bootstrap resample. So each metric is written once and
 its intervals cost a matrix product instead of a loop.
 
-    y_true, y_pred: int (n,) class indices, or float (n,) values for regression
+    y_true, y_pred: int (n,) class indices, or float (n,) or (n, k) values, of which a row's mean counts
     scores:         float (n, classes) probabilities, or (n,) per-sample losses
     weights:        float (resamples, n), non-negative
     returns:        float64 (resamples,), NaN where undefined (no such rows)
@@ -30,8 +30,9 @@ Array = np.ndarray
 class Metric:
     """A row: ``direction`` is +1 where higher is better, -1 where lower is, 0 for neither.
 
-    ``needs`` is "classes" (hard predictions), "scores" (probabilities), "positive" (hard
-    predictions and a positive class: ``y_true`` and ``y_pred`` are then 0/1) or "values".
+    ``needs`` is "classes" (hard predictions), "scores" (probabilities), "losses" (one per-sample
+    loss), "positive" (hard predictions and a positive class: ``y_true`` and ``y_pred`` are then
+    0/1), "tokens" (counts and a loss for each window of text) or "values".
     """
 
     name: str
@@ -94,13 +95,28 @@ def sample_brier(y: Array, s: Array) -> Array:
     return ((s - (y[:, None] == np.arange(s.shape[1]))) ** 2).sum(axis=1)
 
 
+def _by_row(values: Array) -> Array:
+    """A number for each row: (n,), or (n, k) -> the means (n,)."""
+    return values if values.ndim == 1 else values.mean(axis=1)
+
+
+def sample_smape(y: Array, p: Array) -> Array:
+    """|y - p| over the mean of |y| and |p|, 0 where both are 0, in 0 to 2: (n, k) -> (n,)."""
+    y, p = np.asarray(y, np.float64), np.asarray(p, np.float64)
+    size = np.abs(y) + np.abs(p)
+    return _by_row(np.divide(2 * np.abs(y - p), size, out=np.zeros_like(size), where=size > 0))
+
+
 # name -> the number a row, (y, p, s) -> float64 (n,), whose weighted mean the metric is
 MEANS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "log_loss": lambda y, p, s: sample_log_loss(y, s),
     "brier": lambda y, p, s: sample_brier(y, s),
-    "mse": lambda y, p, s: (np.asarray(y, np.float64) - p) ** 2,
-    "mae": lambda y, p, s: np.abs(np.asarray(y, np.float64) - p),
-    "mean_prediction": lambda y, p, s: np.asarray(p, np.float64),
+    "mse": lambda y, p, s: _by_row((np.asarray(y, np.float64) - p) ** 2),
+    "mae": lambda y, p, s: _by_row(np.abs(np.asarray(y, np.float64) - p)),
+    "smape": lambda y, p, s: sample_smape(y, p),
+    "mean_prediction": lambda y, p, s: _by_row(np.asarray(p, np.float64)),
+    "mase": lambda y, p, s: np.asarray(s, np.float64),
+    "elbo": lambda y, p, s: -np.asarray(s, np.float64),
     "token_loss": lambda y, p, s: np.asarray(s, np.float64),
 }
 
@@ -117,6 +133,9 @@ mse = _mean("mse")
 mae = _mean("mae")
 mean_prediction = _mean("mean_prediction")
 token_loss = _mean("token_loss")
+smape = _mean("smape")
+mase = _mean("mase")
+elbo = _mean("elbo")
 
 
 def _totals(codes: Array, classes: int, w: Array) -> Array:
@@ -301,13 +320,18 @@ METRICS: dict[str, Metric] = {
         Metric("rmse", rmse, -1, "target", "values", "Gauss 1821"),
         Metric("mae", mae, -1, "target", "values", "Willmott & Matsuura, Climate Research 30, 2005"),
         Metric("r2", r2, +1, "share", "values", "Wright, J. Agricultural Research 20, 1921"),
+        Metric("mase", mase, -1, "seasonal changes", "losses",
+               "Hyndman & Koehler, International Journal of Forecasting 22(4), 2006"),
+        Metric("smape", smape, -1, "share", "values",
+               "Makridakis, International Journal of Forecasting 9(4), 1993"),
+        Metric("elbo", elbo, +1, "nats", "losses", "Kingma & Welling, ICLR 2014"),
         Metric("mean_prediction", mean_prediction, 0, "target", "values",
                "Calders et al., ICDM 2013"),
-        Metric("token_loss", token_loss, -1, "nats", "values", "Bengio et al., JMLR 3, 2003"),
-        Metric("perplexity", perplexity, -1, "tokens", "values", "Jelinek et al., JASA 62(S1), 1977"),
-        Metric("bits_per_character", bits_per_character, -1, "bits", "values",
+        Metric("token_loss", token_loss, -1, "nats", "losses", "Bengio et al., JMLR 3, 2003"),
+        Metric("perplexity", perplexity, -1, "tokens", "tokens", "Jelinek et al., JASA 62(S1), 1977"),
+        Metric("bits_per_character", bits_per_character, -1, "bits", "tokens",
                "Shannon, Bell System Technical Journal 30(1), 1951"),
-        Metric("token_accuracy", token_accuracy, +1, "share", "values",
+        Metric("token_accuracy", token_accuracy, +1, "share", "tokens",
                "Devlin et al., NAACL 2019"),
     )
 }  # fmt: skip

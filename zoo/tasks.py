@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,14 @@ class Example:
     ``x`` (n, ...) are its inputs, ``y`` (n, ...) what the loss compares its outputs with, and
     ``weights`` float32, None or of the shape that the loss has before its mean, how much each
     answer counts (0: not at all). ``labels`` (n, ...) are the data's own answers, in their unit.
+    ``level`` (n,), where outputs are counted from something that only the row knows, is that.
     """
 
     x: Array
     y: Array
     labels: Array
     weights: Array | None = None
+    level: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,18 @@ class Task:
     ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where ``decode``
     is not all there is to it. ``columns(predictions)`` are further arrays (n,) of the predictions'
     file. ``explained(inputs, outputs, plan)``, of keras.ops, gives the (n, k) outputs that attributions
-    explain, where they are not the model's own, and ``explained_truth(example)`` int (n,) which of
-    them would be right. ``reference`` is where the function of a session
-    stands that gives the name and the test predictions of the baseline beside every model.
-    ``width(config)`` is the shape of the outputs for one row. ``unit`` says what the rows of plain
-    texts are, a row of :data:`zoo.data.passages.UNITS`; None where texts come as they are.
-    ``samples`` are the rows that are explained unless it is said how many: a window of a language
-    model takes as long as a thousand rows of a table. ``generate`` is where the function stands that makes texts of a prompt, None for other tasks.
+    explain, where they are not the model's own, ``explained_as`` names a single one, and
+    ``explained_truth(example)`` int (n,) says which of several would be right. ``width(config)`` is
+    the shape of the outputs for one row. ``unit`` says what the rows of plain texts are, a row of
+    :data:`zoo.data.passages.UNITS`; None where texts come as they are. ``samples`` are the rows that
+    are explained unless it is said how many: a window of a language model takes as long as a
+    thousand rows of a table.
+
+    Functions elsewhere are named as ``module:function``. ``arrange(table, request)`` makes the rows of
+    a loaded table that is not made of rows yet; ``reference(session)`` gives the name and the test
+    predictions of the baseline beside every model; ``answers(plan, inputs, rows, function)`` the
+    columns that ``zoo predict`` writes for some rows of a user's own inputs; ``shown(session, model,
+    function)`` the arrays of a variant's pictures in the report; ``generate`` makes texts of a prompt.
     """
 
     name: str
@@ -82,12 +90,27 @@ class Task:
     judge: Callable[[Array, Example, Plan], tuple[Array, Array, Array]] | None = None
     columns: Callable[[Any], dict[str, Array]] | None = None
     explained: Callable[[Any, Any, Plan], Any] | None = None
+    explained_as: str = ""
     explained_truth: Callable[[Example], Array] | None = None
     reference: str = "zoo.train.baseline:linear"
     width: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda config: (config["outputs"],)
     unit: str | None = None
+    arrange: str = ""
+    answers: str = ""
+    shown: str = ""
     generate: str | None = None
     samples: int = 100
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """The function that a task's row names as ``module:function``."""
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _named(name: str) -> Callable[..., Any]:
+    """A function that needs TensorFlow, which this module must not: imported when it is called."""
+    return lambda *arguments: function_of(name)(*arguments)
 
 
 def _frame_classes(plan: Plan, x: Array, labels: Array) -> Example:
@@ -238,6 +261,76 @@ def _per_token(config: Mapping[str, Any]) -> tuple[int, ...]:
     return (config["shape"][0], config["vocabulary"])
 
 
+def _own_scores(y: Array, p: Array, s: Array) -> Array:
+    return np.asarray(s, np.float64)
+
+
+def _frame_series(plan: Plan, x: Array, labels: Array) -> Example:
+    """Windows (n, length) as distances from their newest value, in units of the seasonal change.
+
+    So a model never sees the level of a series, which leaves any range that training knew.
+    """
+    level, scale = x[:, -1], plan["target"]["scale"]
+    ahead, past = ((part - level[:, None]) / scale for part in (labels, x))
+    return Example(past.astype(np.float32), ahead.astype(np.float32), labels, level=level)
+
+
+def _judge_series(outputs: Array, example: Example, plan: Plan) -> tuple[Array, Array, Array]:
+    """Truth and forecast (n, horizon) in the series' unit, and the MASE of each window (n,)."""
+    assert example.level is not None
+    scale = plan["target"]["scale"]
+    forecast = np.asarray(outputs, np.float64) * scale + example.level[:, None]
+    return example.labels, forecast, np.abs(example.labels - forecast).mean(axis=1) / scale
+
+
+#: Seeds, together with a row's id, the binary picture that every evaluation sees of it.
+SETTLED = 20_130_220
+
+
+def _frame_picture(plan: Plan, x: Array, labels: Array) -> Example:
+    """Pictures in [0, 1] as their own answers: (n, h, w, c) and flat (n, pixels)."""
+    return Example(x, x.reshape(len(x), -1), labels)
+
+
+def _settle_binary(plan: Plan, example: Example, rows: Array) -> Example:
+    """One such draw for each row id, always the same."""
+    bits = np.empty(example.x.shape, dtype=np.float32)
+    for k, row in enumerate(rows):
+        drawn = np.random.default_rng([SETTLED, int(row)]).random(bits.shape[1:], np.float32)
+        bits[k] = drawn < example.x[k]
+    return Example(bits, bits.reshape(len(bits), -1), example.labels)
+
+
+def latent_parts(outputs: Any, pixels: int) -> tuple[Any, Any, Any]:
+    """``(logits (n, pixels), means (n, latents), log variances (n, latents))`` of a VAE's output."""
+    latents = (outputs.shape[-1] - pixels) // 2
+    ends = pixels, pixels + latents
+    return outputs[:, : ends[0]], outputs[:, ends[0] : ends[1]], outputs[:, ends[1] :]
+
+
+def bernoulli_nats(logits: Array, bits: Array) -> Array:
+    """Negative log-likelihood of bits (n, pixels) under independent logits: float64 (n,)."""
+    logits = np.asarray(logits, np.float64)
+    return (np.logaddexp(0.0, logits) - bits * logits).sum(axis=1)
+
+
+def gaussian_nats(mean: Array, log_variance: Array) -> Array:
+    """Kullback-Leibler divergence of N(mean, variance) from N(0, 1), summed: (n, k) -> (n,).
+
+    Kingma & Welling, ICLR 2014, appendix B.
+    """
+    mean, log_variance = np.asarray(mean, np.float64), np.asarray(log_variance, np.float64)
+    return 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1)
+
+
+def _judge_generative(outputs: Array, example: Example, plan: Plan) -> tuple[Array, Array, Array]:
+    """Pixels that are on, and how many the reconstruction expects; minus the ELBO, nats: each (n,)."""
+    logits, mean, log_variance = latent_parts(outputs, example.y.shape[1])
+    nats = bernoulli_nats(logits, example.y) + gaussian_nats(mean, log_variance)
+    expected = 0.5 * (1 + np.tanh(0.5 * np.asarray(logits, np.float64)))
+    return example.y.sum(axis=1, dtype=np.float64), expected.sum(axis=1), nats
+
+
 _CLASS_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro",
                   "roc_auc", "average_precision", "log_loss", "brier", "ece")  # fmt: skip
 _RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "true_negative_rate",
@@ -345,6 +438,55 @@ TASKS: dict[str, Task] = {
             width=_per_token,
             unit="passage",
             samples=12,
+        ),
+        Task(
+            name="forecasting",
+            loss="MeanAbsoluteError",
+            loss_args={},
+            metrics=("mase", "mae", "rmse", "smape"),
+            fairness=("mase", "mae", "rmse"),
+            fairness_positive=(),
+            outputs=lambda classes: 1,
+            decode=_decode_values,
+            sample_score=_own_scores,
+            score_unit="seasonal changes",
+            space="value",
+            classes=False,
+            baseline="seasonal naive with drift",
+            frame=_frame_series,
+            judge=_judge_series,
+            explained=_named("zoo.train.pictures:mean_change"),
+            explained_as="mean change over the horizon",
+            arrange="zoo.data.series:arrange",
+            reference="zoo.train.baseline:seasonal",
+            answers="zoo.data.series:answers",
+            shown="zoo.train.pictures:forecasts",
+        ),
+        Task(
+            name="generative",
+            loss="NegativeElbo",
+            loss_args={},
+            metrics=("elbo",),
+            fairness=("elbo",),
+            fairness_positive=(),
+            outputs=lambda classes: 0,
+            decode=_decode_values,
+            sample_score=_own_scores,
+            score_unit="nats",
+            space="nats",
+            classes=False,
+            baseline="independent pixels",
+            frame=_frame_picture,
+            supervised=False,
+            draw=_named("zoo.train.augment:binary"),
+            settle=_settle_binary,
+            judge=_judge_generative,
+            explained=_named("zoo.train.pictures:code_nats"),
+            explained_as="nats of the latent code",
+            width=lambda config: (int(np.prod(config["shape"])) + 2 * config["latents"],),
+            reference="zoo.train.baseline:pixels",
+            answers="zoo.train.pictures:picture_answers",
+            shown="zoo.train.pictures:generated",
         ),
     )
 }

@@ -13,10 +13,12 @@ from zoo.metrics import intervals
 from zoo.predict import Artifact, compiled, point_metrics, predict_rows
 from zoo.predictions import Predictions
 from zoo.run import BASE, Run, Variant, now, sha256_file, write_arrays, write_atomic
-from zoo.tasks import get_task
+from zoo.tasks import function_of, get_task
 from zoo.train.session import Session
 
 ARTIFACT = "model.tflite"
+#: What a report draws of a variant beside its numbers: see :mod:`zoo.train.pictures`.
+SHOWN = "shown.npz"
 PARITY_SAMPLES, PARITY_CALL = 256, 32
 
 
@@ -98,6 +100,9 @@ def ship(
         rows = data.parts["test"]
         said = predict_rows(session, artifact, "test", rows)
         write_arrays(folder / "predictions.npz", said.arrays() | more_columns(said, data.task))
+        shown = get_task(data.task).shown
+        if shown:
+            write_arrays(folder / SHOWN, function_of(shown)(session, model, artifact))
         bound: dict[str, Any] = {
             "inputs": [{"path": f"{name}/{ARTIFACT}", "sha256": sha256_file(folder / ARTIFACT)}],
             "environment": versions(),

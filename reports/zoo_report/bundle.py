@@ -22,6 +22,9 @@ RESULT_FILES = {
 }
 ARRAYS = ("method", "row", "values", "base", "output", "names", "outputs", "display", "images", "dense",
           "truth", "predicted", "words")  # fmt: skip
+#: What a variant's answers look like, by the kind of picture that is made of them.
+SHOWN = ("kind", "origin", "past", "truth", "forecast", "baseline", "baseline_name", "mase", "unit",
+         "target", "pictures", "reconstructions", "samples", "walk", "dimensions", "nats")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Bundle:
     ``run`` is run.json. ``variants`` maps a name (base first) to ``{variant, metrics, benchmark,
     explain, fairness, arrays, log}``: the documents' contents, lists of results for the middle
     three, ``arrays`` as in explain.npz or None, ``other_arrays`` as in each explain-METHOD.npz,
-    by other methods. ``audit`` and ``sweep`` are those documents. ``log`` holds the rows of log.jsonl. ``stale`` maps
+    by other methods, ``shown`` as in shown.npz or None. ``audit`` and ``sweep`` are those documents.
+    ``log`` holds the rows of log.jsonl. ``stale`` maps
     a document's path to the reason why it no longer describes the files beside it. ``private``
     keeps row values, texts and pictures out of the report.
     """
@@ -83,6 +87,7 @@ def _variant(folder: Path, checker: _Checker) -> dict[str, Any]:
         "metrics": None,
         "arrays": _arrays(folder / "explain.npz"),
         "other_arrays": [_arrays(path) for path in _other_methods(folder)],
+        "shown": _arrays(folder / "shown.npz", SHOWN),
         "log": _rows(folder / "log.jsonl"),
     }
     if (folder / "metrics.json").is_file():
@@ -118,12 +123,12 @@ def _other_methods(folder: Path) -> list[Path]:
     return [path for path in found if not path.stem.endswith(("-train", "-val"))]
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+def _arrays(path: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in ARRAYS if name in stored.files}
+            return {name: stored[name] for name in names if name in stored.files}
     except (ValueError, zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"{path} is not a file of plain arrays: {error}") from error
 

@@ -32,7 +32,7 @@ ALPHA = 0.05  # a change is called measurable when its Holm-adjusted p is below
 TOLERANCE = 0.01  # how much a recommended variant may lose: a point, or 1 % of base's error
 NAMED_CHANGES = 3  # changes spelled out in a verdict; the others are counted
 ALL, GAP = "(all)", "(gap)"
-MAIN_METRICS = ("accuracy", "mae", "rmse", "token_loss")
+MAIN_METRICS = ("accuracy", "mase", "elbo", "mae", "rmse", "token_loss")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,18 @@ def png(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
+def montage(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
+    """A grid of pictures: uint8 (rows, columns, h, w, 1 or 3) -> uint8 (H, W, 1 or 3), grey between."""
+    rows, columns, height, width, channels = pictures.shape
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, channels)
+    out = np.full(size, 128, dtype=np.uint8)
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * (height + gap), c * (width + gap)
+            out[top : top + height, left : left + width] = pictures[r, c]
+    return out
+
+
 def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     """Attributions over a pale grey version of the image.
 

@@ -54,6 +54,8 @@ QUALITY = (
     "roc_auc",
     "log_loss",
     "ece",
+    "mase",
+    "elbo",
     "mae",
     "rmse",
     "r2",
@@ -62,7 +64,7 @@ QUALITY = (
     "token_accuracy",
 )
 PLOTTED = ("accuracy", "selection_rate", "true_positive_rate", "false_positive_rate",
-           "mae", "mean_prediction")  # fmt: skip
+           "mase", "elbo", "mae", "mean_prediction")  # fmt: skip
 TOP_FEATURES, BEES = 12, 150  # bars and rows of a beeswarm; points in one of its rows
 NOTABLE = 12  # changes shown before the full list
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
@@ -148,6 +150,7 @@ class View:
         self.verdict = self._verdict()
         self.variants = self._variants()
         self.sweep = self._sweep()
+        self.answers = self._answers()
         self.fairness = self._fairness()
         self.explanations = self._explanations()
         self.training = self._training()
@@ -734,11 +737,28 @@ class View:
                         row.get("reason") or "There is no exact test; see the interval",
                         lambda p: "< 0.001" if p < 0.001 else fixed(p, 3),
                     ),
-                    self._number(flips.get("correct_to_wrong", flips.get("worse")), none, count),
-                    self._number(flips.get("wrong_to_correct", flips.get("better")), none, count),
+                    self._number(_either(flips, "correct_to_wrong", "worse"), none, count),
+                    self._number(_either(flips, "wrong_to_correct", "better"), none, count),
                 ]
             )
         return Table(caption, columns, rows, frozenset({2, 4, 5, 6, 7, 8, 9}))
+
+    # 3b. What the answers look like
+
+    def _answers(self) -> dict[str, Any]:
+        """Forecasts or generated pictures of each variant that stored some: base first."""
+        drawn: list[dict[str, Any]] = []
+        for name in self.names:
+            shown = self.bundle.variants[name].get("shown")
+            make = _SHOWN.get(str(shown["kind"])) if shown else None
+            if shown and make and not self.bundle.private:
+                drawn.append({"variant": name, **make(shown)})
+        return {
+            "first": drawn[0] if drawn else None,
+            "others": drawn[1:],
+            "private": self.bundle.private
+            and any(found.get("shown") for found in self.bundle.variants.values()),
+        }
 
     # 4. Explanations
 
@@ -875,6 +895,7 @@ class View:
         return {
             "rows": rows,
             "several": several,
+            "truths": any(row["truth"] for row in rows),
             "width": first["images"].shape[2],
             "height": first["images"].shape[1],
         }
@@ -1196,6 +1217,72 @@ _LABELS = {  # measures of explanations and of their drift
     "random_auc": "Random AUC",
     "randomization_similarity": "Similarity after randomisation",
 }
+
+
+def _forecasts(shown: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Charts of forecasts: what was known, what came, what the baseline and the model said."""
+    unit, target = (str(clean(str(shown[name]))) for name in ("unit", "target"))
+    names = ["known", "came", str(clean(str(shown["baseline_name"]))), "forecast"]
+    charts = []
+    for k, origin in enumerate(shown["origin"]):
+        past = shown["past"][k]
+        start = len(past)
+        ahead = [
+            (index, name, [(0.0, float(past[-1])), *enumerate(map(float, values), start=1)])
+            for index, name, values in zip(
+                (1, 2, 3), names[1:],
+                (shown["truth"][k], shown["baseline"][k], shown["forecast"][k]), strict=True,
+            )
+        ]  # fmt: skip
+        known_line = [(float(i + 1 - start), float(value)) for i, value in enumerate(past)]
+        label = f"from {clean(str(origin))}: MASE {plain(float(shown['mase'][k]))}"
+        lines = [(0, names[0], known_line), *ahead]
+        charts.append(
+            (label, svg.lines(label, lines, x_label=f"{unit}s from the origin", y_label=target))
+        )
+    return {
+        "title": "Forecasts",
+        "text": "Origins evenly spaced over the test block; the forecast saw what stands left of 0.",
+        "legend": svg.legend(list(enumerate(names))),
+        "charts": charts,
+        "montages": [],
+    }
+
+
+def _generated(shown: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Reconstructions, samples and a walk through the code, each one picture."""
+    pictures, samples, walk = shown["pictures"], shown["samples"], shown["walk"]
+    pairs = np.stack([pictures, shown["reconstructions"]])
+    columns = len(pictures)
+    whole = len(samples) // columns * columns
+    nats = [f"{d} ({plain(float(shown['nats'][d]))} nats)" for d in shown["dimensions"].tolist()]
+    return {
+        "title": "Reconstructions, samples and a walk through the code",
+        "text": f"{len(shown['nats'])} latent dimensions tell "
+        f"{plain(float(shown['nats'].sum()))} nats of a test picture on average.",
+        "legend": "",
+        "charts": [],
+        "montages": [
+            (title, picture.png(picture.montage(grid)))
+            for title, grid in (
+                ("Test pictures, above, and what their code gives back, below", pairs),
+                ("Pictures from codes drawn at random",
+                 samples[:whole].reshape(-1, columns, *samples.shape[1:])),
+                (f"The first picture as one dimension moves from -2 to 2: {', '.join(nats)}", walk),
+            )
+        ],
+    }  # fmt: skip
+
+
+_SHOWN: dict[str, Callable[[dict[str, np.ndarray]], dict[str, Any]]] = {
+    "forecasts": _forecasts,
+    "generated": _generated,
+}
+
+
+def _either(row: dict[str, Any], first: str, second: str) -> Any:
+    """The first value, or where there is none the second: rows of classes and of values."""
+    return row[first] if row.get(first) is not None else row.get(second)
 
 
 def _notable(row: dict[str, Any]) -> bool:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.api.benchmarking import benchmark_all, compare_speed
 from zoo.api.compressing import compress_all
-from zoo.api.explaining import EXPLAIN_BACKGROUND, explain_one, players_of
+from zoo.api.explaining import (
+    EXPLAIN_BACKGROUND,
+    drift_samples,
+    explain_one,
+    players_of,
+)
 from zoo.api.reading import predictions_of
 from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
@@ -18,8 +23,6 @@ if TYPE_CHECKING:
     from zoo.train.session import Session
 
 DEFAULT_RECIPES = ("float16", "dynamic", "int8", "prune:0.8", "prune:0.8+int8")
-#: Rows of the black-box explanations that drift compares: each costs thousands of predictions.
-DRIFT_SAMPLES = {"tabular": 40, "image": 12, "text": 8}
 DRIFT_BACKGROUND = 20
 
 
@@ -178,13 +181,14 @@ def _drift(
     base = run.variant(BASE)
     progress.say("base: explaining")
     explain_one(session, base, None, None, EXPLAIN_BACKGROUND, "test")
-    black, _ = route(None, len(players_of(session.plan)))
+    players = len(players_of(session.plan))
+    black, _ = route(None, players)
     arrays: dict[str, dict[str, Any]] = {}
     targets = None
     for item in chosen:
         progress.say(f"{item.name}: explaining the artefact as a black box")
         result = explain_one(
-            session, item, black, DRIFT_SAMPLES[session.data.kind], DRIFT_BACKGROUND, "test",
+            session, item, black, drift_samples(players), DRIFT_BACKGROUND, "test",
             quality=item.name != BASE, targets=targets,
         )  # fmt: skip
         own = item.path / f"explain-{result['method']}.npz"

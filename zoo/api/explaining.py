@@ -10,12 +10,16 @@ from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Variant, find_run, write_arrays
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from zoo.tasks import Task
     from zoo.train.session import Session
 
 EXPLAIN_BACKGROUND = 50
 PATCHES = 7  # an image is shared out among about this many patches a side
 EXEMPLARS = 6
+#: Rows that drift compares, each explained as a black box: fewer where there are many players.
+DRIFT_ROWS, FEWEST_DRIFT, MOST_DRIFT = 500, 8, 40
 OCCURRENCES = 3  # of a word among the explained rows, for its importance to say something
 
 
@@ -136,6 +140,8 @@ def _outputs_of(session: Session) -> list[str]:
     data, task = session.data, get_task(session.data.task)
     if task.explained is not None and session.plan["kind"] == "text":
         return readable(session.plan)
+    if task.explained_as:
+        return [task.explained_as]
     names = list(data.classes) or [data.target]
     # the logit of a binary model is that of its second class
     return names[-1:] if task.outputs(len(names)) == 1 else names
@@ -166,10 +172,19 @@ def players_of(plan: Mapping[str, Any]) -> list[Any]:
 
     if plan["kind"] == "tabular":
         return columns_to_players((c["name"], c["start"], c["stop"]) for c in plan["columns"])
+    if plan["kind"] == "series":
+        from zoo.data.series import players
+
+        return columns_to_players(players(plan))
     if plan["kind"] == "text":
         (length,) = plan["shape"]
         return columns_to_players((f"token {k + 1}", k, k + 1) for k in range(length))
     return patches(tuple(plan["shape"]), max(1, round(max(plan["shape"][:2]) / PATCHES)))
+
+
+def drift_samples(players: int) -> int:
+    """Rows whose black-box explanations drift compares: each costs thousands of predictions."""
+    return min(max(DRIFT_ROWS // players, FEWEST_DRIFT), MOST_DRIFT)
 
 
 def words_of(plan: Mapping[str, Any], ids: Any, values: Any) -> list[dict[str, Any]]:
@@ -195,6 +210,15 @@ def words_of(plan: Mapping[str, Any], ids: Any, values: Any) -> list[dict[str, A
     ]
 
 
+def _ranks(x: np.ndarray, players: list[Any]) -> np.ndarray:
+    """Each player's mean input as its rank among the rows, 0 to 1: (n, length) -> (n, players)."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    means = np.stack([x[:, player.index].mean(axis=1) for player in players], axis=1)
+    return (rankdata(means, axis=0) - 1) / max(len(x) - 1, 1)
+
+
 def _pictures(
     session: Session, variant: Variant, rows: Any, found: Any, split: str, names: list[str]
 ) -> dict[str, Any]:
@@ -208,6 +232,8 @@ def _pictures(
     data, kind = session.data, session.plan["kind"]
     if kind == "tabular":
         return {"display": display_values(session.plan, data.take(rows))}
+    if kind == "series":
+        return {"display": _ranks(session.encoded(rows), players_of(session.plan))}
     chosen = np.arange(len(rows))[:EXEMPLARS]
     task = get_task(data.task)
     if task.explained_truth is not None:
@@ -225,6 +251,11 @@ def _pictures(
         (lambda v: name[v]) if name is not None else (lambda v: np.array([f"{x:.3g}" for x in v]))
     )
     answers = {"truth": show(said.y_true[index]), "predicted": show(said.y_pred[index])}
+    if (
+        kind == "image" and not task.supervised
+    ):  # nothing is true of a row: what the explained output is stands there
+        told = [f"{value:.3g} {task.score_unit}" for value in found.output[chosen, 0]]
+        answers = {"truth": np.full(len(chosen), ""), "predicted": np.array(told)}
     if kind == "text":
         return {"words": decode(session.plan, session.encoded(rows)), **answers}
     pictures = {"images": data.take(rows[chosen]), **answers}

@@ -121,25 +121,37 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
     from zoo.predict import CALL_BYTES, Artifact, unscale
-    from zoo.tasks import get_task
+    from zoo.tasks import function_of, get_task
 
     data = run.document()["data"]
     plan = run.plan()
-    inputs = read_inputs(source, plan)
-    artifact, outputs = Artifact(variant.artifact), []
+    inputs, task = read_inputs(source, plan), get_task(data["task"])
+    artifact, parts = Artifact(variant.artifact), []
+
+    def classified(rows: np.ndarray) -> dict[str, Any]:
+        outputs = artifact(preprocess.apply(plan, take_rows(inputs, rows)))
+        y_pred, scores = task.decode(unscale(outputs, plan))
+        if not data["classes"]:
+            return {"prediction": y_pred}
+        names = [data["classes"][int(k)] for k in y_pred]
+        return {
+            "prediction": names,
+            **{f"p({name})": scores[:, k] for k, name in enumerate(data["classes"])},
+        }
+
     some = max(1, CALL_BYTES // (4 * int(np.prod(plan["shape"]))))
     for start in range(0, len(inputs), some):
         rows = np.arange(start, min(start + some, len(inputs)))
-        outputs.append(artifact(preprocess.apply(plan, take_rows(inputs, rows))))
-    y_pred, scores = get_task(data["task"]).decode(unscale(np.concatenate(outputs), plan))
-    columns: dict[str, Any] = {"row": np.arange(len(inputs))}
+        found = (
+            function_of(task.answers)(plan, inputs, rows, artifact)
+            if task.answers
+            else classified(rows)
+        )
+        parts.append(pd.DataFrame(found))
+    answers = pd.concat(parts, ignore_index=True)
+    answers.insert(0, "row", np.arange(len(answers)))
     if source.is_dir() and plan["kind"] == "image":
-        columns["file"] = picture_names(source)
-    if data["classes"]:
-        columns["prediction"] = [data["classes"][int(k)] for k in y_pred]
-        columns |= {f"p({name})": scores[:, k] for k, name in enumerate(data["classes"])}
-    else:
-        columns["prediction"] = y_pred
+        answers.insert(1, "file", picture_names(source))
     path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
-    write_atomic(path, pd.DataFrame(columns).to_csv(index=False))
-    return {"variant": variant.name, "split": None, "n": len(inputs), "path": str(path)}
+    write_atomic(path, answers.to_csv(index=False))
+    return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -234,10 +233,9 @@ def advice(session: Session, run: Run) -> dict[str, Any]:
 def baseline(session: Session) -> dict[str, Any]:
     """The task's baseline on the same rows: ``{name, metrics}``."""
     from zoo.predict import point_metrics
-    from zoo.tasks import get_task
+    from zoo.tasks import function_of, get_task
 
-    module, function = get_task(session.data.task).reference.split(":")
-    name, said = getattr(importlib.import_module(module), function)(session)
+    name, said = function_of(get_task(session.data.task).reference)(session)
     return {"name": name, "metrics": point_metrics(said, session.data.task)}
 
 

@@ -6,24 +6,17 @@ from zoo.data.core import Request, Table
 from zoo.data.shipped import read_csv
 from zoo.spec import DatasetSpec
 
-_SEASONS = ("winter", "spring", "summer", "autumn")  # of the northern hemisphere, by month
-
 
 def load(request: Request) -> Table:
     """2,284 weeks, 59 of them without a value (NaN)."""
-    import numpy as np
-    import pandas as pd
-
     frame = read_csv(SPECS[0], parse_dates=["date"])
-    month = pd.DatetimeIndex(frame["date"]).month.to_numpy()
     return Table(
         kind="series",
-        x=frame["co2_ppm"].to_numpy(np.float64),
-        y=None,
+        x=frame[["date"]],
+        y=frame["co2_ppm"],
         sha256=SPECS[0].sha256,
         target="co2_ppm",
         task="forecasting",
-        groups={"season": np.array(_SEASONS)[month % 12 // 3]},
         license=SPECS[0].license,
         source=SPECS[0].source,
     )

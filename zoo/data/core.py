@@ -24,7 +24,7 @@ from zoo.data.preprocess import (
     is_number_type,
 )
 from zoo.errors import ZooError, unknown
-from zoo.tasks import get_task
+from zoo.tasks import function_of, get_task
 
 PARTS = ("train", "val", "test")
 MIN_ROWS = 20
@@ -62,6 +62,7 @@ class Request:
     split_seed: int = 0
     rare_groups: str = "error"
     offline: bool = False
+    horizon: int | None = None
 
     def document(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -78,7 +79,7 @@ class Table:
     """All rows of a data set, in file order.
 
     ``x`` is a pandas frame of input columns (``kind`` "tabular"), uint8 (n, height, width,
-    channels) images, or a list of texts or a float array of a series; where it is large, its
+    channels) images, or a list of texts, or for a series its other columns, dates among them; where it is large, its
     counterpart of :mod:`zoo.data.shards`, on disk in the folder ``cache``. ``y`` holds raw labels (n,)
     or None for data to predict on; ``groups`` maps an attribute to raw values (n,);
     ``label_groups`` are those that are the label itself; ``split`` holds raw split names (n,).
@@ -247,6 +248,7 @@ def open_data(request: Request, sha256: str | None = None) -> Data:
             kind="too_few_rows",
         )
     task = infer_task(table, request, notes)
+    table = arranged(table, task, request, notes)
     if not get_task(task).supervised:
         table = without_labels(table)
     y, classes = encode_labels(table, task)
@@ -384,6 +386,22 @@ def infer_task(table: Table, request: Request, notes: list[str]) -> str:
         f"{'numbers' if numeric else 'labels'}); --task overrides"
     )
     return task
+
+
+def arranged(table: Table, task: str, request: Request, notes: list[str]) -> Table:
+    """The table with a row for each example of the task, where the loaded one has other rows."""
+    name = get_task(task).arrange
+    if request.horizon is not None and not name:
+        raise ZooError(
+            "--horizon is for forecasts.",
+            expected="--horizon with the task forecasting",
+            received=f"--horizon {request.horizon} and the task {task}",
+        )
+    if not name:
+        return table
+    made = function_of(name)(table, request)
+    notes += made.notes[len(table.notes) :]
+    return made
 
 
 def without_labels(table: Table) -> Table:

@@ -679,6 +679,10 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
         frame = open_frame(path, sha256_file(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
         return texts_of(frame, column)
+    if kind == "series" and function is read_table:
+        from zoo.data.series import newest
+
+        return newest(read_frame(path), plan)
     if kind == "image" and function is read_folder:
         return Pictures(path, plan["shape"])
     if function is read_npz:
@@ -693,6 +697,8 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
         expected={
             "tabular": "a CSV or Parquet file, or an NPZ file with an array x (n, columns)",
             "image": "a folder of pictures or an NPZ file with an array images",
+            "series": f"a CSV, JSON lines or Parquet file with a column {plan.get('column')!r} and "
+            "one of dates",
             "text": f"a CSV, JSON lines or Parquet file with a column {plan.get('column')!r}",
         }[kind],
         received=path.suffix or "a folder",

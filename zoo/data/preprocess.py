@@ -2,7 +2,7 @@
 
 A plan is a JSON-able dict. Tabular: a list of columns, each with the slice of the encoded vector it
 fills. Image: the shape that pictures are brought to and the scale of their values. Text: the
-vocabulary, and how many words are kept.
+vocabulary, and how many words are kept. Series: the windows' length and the unit of change.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import text
+from zoo.data import series, text
 from zoo.errors import ZooError, unknown
+from zoo.tasks import get_task
 
 MISSING = "(missing)"
 OTHER = "(other)"
@@ -160,7 +161,7 @@ def _kind_of_numbers(
 def fit(data: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The plan for a :class:`zoo.data.core.Data`, from its training rows alone."""
     plan = _FITS[data.kind](data, options, fit_rows(data.parts["train"]))
-    if not data.classes:
+    if not data.classes and "target" not in plan and get_task(data.task).supervised:
         mean, scale = _mean_and_scale(data.y[data.parts["train"]])
         plan["target"] = {"mean": mean, "scale": scale}
     return plan
@@ -335,12 +336,20 @@ def _apply_image(plan: dict[str, Any], images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) * np.float32(plan["scale"])
 
 
-_FITS = {"tabular": _fit_tabular, "image": _fit_image, "text": text.fit}
-_APPLIES = {"tabular": _apply_tabular, "image": _apply_image, "text": text.apply}
+_FITS = {"tabular": _fit_tabular, "image": _fit_image, "text": text.fit, "series": series.fit}
+_APPLIES = {
+    "tabular": _apply_tabular,
+    "image": _apply_image,
+    "text": text.apply,
+    "series": series.apply,
+}
 
 
 def apply(plan: dict[str, Any], x: Any) -> np.ndarray:
-    """Encode inputs: a frame or uint8 images (n, ...) -> float32 (n, *plan["shape"]); texts -> int32."""
+    """Encode inputs: a frame or uint8 images (n, ...) -> float32 (n, *plan["shape"]); texts -> int32.
+
+    Windows of a series stay float64 in their own unit: their task's row frames them.
+    """
     return _APPLIES[plan["kind"]](plan, x)
 
 

@@ -7,7 +7,7 @@ the draw. Each picture gets a draw of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,15 @@ def crop(images: Any, seed: Any) -> Any:
              for d, side in ((draw[0], width), (draw[1], height))]  # fmt: skip
     one, zero = tf.ones_like(draw[0]), tf.zeros_like(draw[0])
     return _warp(images, (one, zero, zero, one), shift, smooth=False)
+
+
+def nudge(images: Any, seed: Any) -> Any:
+    """Move each picture by at most one pixel either way."""
+    from zoo.backend import tf
+
+    moves = tf.clip_by_value(tf.round(1.5 * _draw(images, seed, 2)), -1.0, 1.0)
+    one, zero = tf.ones_like(moves[0]), tf.zeros_like(moves[0])
+    return _warp(images, (one, zero, zero, one), (moves[0], moves[1]), smooth=False)
 
 
 def rotation(images: Any, seed: Any) -> Any:
@@ -320,6 +329,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     for row in (
         Augmentation("affine", affine, "Simard, Steinkraus & Platt, ICDAR 2003"),
         Augmentation("flip", flip, "Krizhevsky, Sutskever & Hinton, NeurIPS 2012"),
+        Augmentation("nudge", nudge, "Simard, Steinkraus & Platt, ICDAR 2003"),
         Augmentation("crop", crop, "He et al., CVPR 2016, section 4.2: 4 pixels of 32"),
         Augmentation("rotation", rotation, "Simard, Steinkraus & Platt, ICDAR 2003"),
         Augmentation("zoom", zoom, "Simard, Steinkraus & Platt, ICDAR 2003"),
@@ -328,3 +338,18 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         Augmentation("randaugment", randaugment, "Cubuk et al., NeurIPS 2020"),
     )
 }
+
+
+def binary(plan: Mapping[str, Any]) -> Callable[..., tuple[Any, Any, Any]]:
+    """Pixels that are 1 with the probability of their brightness, drawn anew in every step.
+
+    Salakhutdinov & Murray, ICML 2008.
+    """
+
+    def draw(x: Any, y: Any, weights: Any, state: Any) -> tuple[Any, Any, Any]:
+        from zoo.backend import tf
+
+        bits = tf.cast(tf.random.stateless_uniform(tf.shape(x), state) < x, tf.float32)
+        return bits, tf.reshape(bits, tf.shape(y)), weights
+
+    return draw

@@ -1,8 +1,9 @@
-"""The linear baseline trained beside every model: scikit-learn on the same rows.
+"""The baseline trained beside every model: scikit-learn's linear one on the same rows, or the
+task's own.
 
-On the same encoded inputs as the model, but for texts, whose ids no linear model can use: there on
-counts of words and pairs of words, weighted by rarity (Sparck Jones, Journal of Documentation 28,
-1972).
+The linear one is trained on the same encoded inputs as the model, but for texts, whose ids no linear
+model can use: there on counts of words and pairs of words, weighted by rarity (Sparck Jones, Journal of
+Documentation 28, 1972).
 """
 
 from __future__ import annotations
@@ -68,6 +69,39 @@ def _pairs(words: Any) -> Any:
         return found + [f"{a} {b}" for a, b in itertools.pairwise(found)]
 
     return analyse
+
+
+def seasonal(session: Session) -> tuple[str, Predictions]:
+    """Name of the seasonal naive forecast with drift, and what it says about the test rows."""
+    from zoo.data.series import seasonal_naive
+    from zoo.predict import predict_rows
+
+    horizon, season = session.plan["outputs"], session.plan["season"]
+    said = predict_rows(
+        session, lambda x: seasonal_naive(x, horizon, season), "test", session.data.parts["test"]
+    )
+    return f"{get_task(session.data.task).baseline} (m = {season})", said
+
+
+def pixels(session: Session) -> tuple[str, Predictions]:
+    """Name of the model whose pixels are independent, and what it says about the test rows.
+
+    A pixel is 1 with the probability of its mean over the training pictures, one half being added on
+    either side, so that no pixel is certain.
+    """
+    from zoo.predict import predict_rows
+
+    task, parts = get_task(session.data.task), session.data.parts
+    total, count = 0.0, len(parts["train"])
+    for some in np.array_split(parts["train"], -(-count // 1024)):
+        total += session.framed(some).y.sum(axis=0, dtype=np.float64)
+    share = (total + 0.5) / (count + 1)
+    logits = np.log(share / (1 - share))  # and no latent variables
+
+    def same(x: np.ndarray) -> np.ndarray:
+        return np.tile(logits, (len(x), 1))
+
+    return task.baseline, predict_rows(session, same, "test", parts["test"])
 
 
 def linear(session: Session) -> tuple[str, Predictions]:

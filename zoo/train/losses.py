@@ -7,6 +7,7 @@ outputs and the targets are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Losses of one logit, of one logit a class, and of values, by the task's own.
 LOGIT, CLASSES, VALUES = "BinaryCrossentropy", "SparseCategoricalCrossentropy", "MeanSquaredError"
+FORECASTS = "MeanAbsoluteError"
 
 
 def _keras(name: str, **fixed: Any) -> Callable[[TrainOptions], Any]:
@@ -70,11 +72,41 @@ LOSSES: dict[str, Mapping[str, Callable[[TrainOptions], Any]]] = {
         CLASSES: _of_classes("CategoricalFocalCrossentropy", alpha=1.0, gamma="focal_gamma",
                              from_logits=True, label_smoothing="label_smoothing"),
     },
-    "mse": {VALUES: _keras("MeanSquaredError")},
-    "mae": {VALUES: _keras("MeanAbsoluteError")},
-    "huber": {VALUES: _keras("Huber")},  # Huber 1964: linear beyond one standard deviation
-    "log_cosh": {VALUES: _keras("LogCosh")},
+    **{
+        name: dict.fromkeys((VALUES, FORECASTS), _keras(keras_name))
+        for name, keras_name in (
+            ("mse", "MeanSquaredError"),
+            ("mae", "MeanAbsoluteError"),
+            ("huber", "Huber"),  # Huber 1964: linear beyond one standard deviation
+            ("log_cosh", "LogCosh"),
+        )
+    },
 }  # fmt: skip
+
+
+def _negative_elbo() -> Any:
+    from zoo.backend import keras
+    from zoo.tasks import latent_parts
+
+    class NegativeElbo(keras.losses.Loss):
+        """Minus the evidence lower bound of each picture, nats (Kingma & Welling, ICLR 2014).
+
+        ``y_true`` (n, pixels) are 0 or 1, ``y_pred`` (n, pixels + 2 latents) a VAE's output. The
+        reconstruction is one draw of the latent variables, the divergence is exact.
+        """
+
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            ops = keras.ops
+            logits, mean, log_variance = latent_parts(y_pred, y_true.shape[-1])
+            lost = ops.sum(ops.softplus(logits) - y_true * logits, axis=-1)
+            code = ops.square(mean) + ops.exp(log_variance) - 1.0 - log_variance
+            return lost + 0.5 * ops.sum(code, axis=-1)
+
+    return NegativeElbo()
+
+
+#: Losses of tasks that Keras has none for.
+_OWN = {"NegativeElbo": _negative_elbo}
 
 
 def suitable(task: Task) -> list[str]:
@@ -109,7 +141,8 @@ def build_loss(task: Task, options: TrainOptions) -> Any:
     check_loss(task, options)
     soft = options.label_smoothing or mixes(options)
     if options.loss == "default" and not (soft and task.loss in LOSSES["cross_entropy"]):
-        return getattr(keras.losses, task.loss)(**task.loss_args)
+        own = _OWN.get(task.loss) or partial(getattr(keras.losses, task.loss), **task.loss_args)
+        return own()
     name = "cross_entropy" if options.loss == "default" else options.loss
     return LOSSES[name][task.loss](options)
 

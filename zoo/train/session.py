@@ -31,7 +31,7 @@ from zoo.train.trackers import check_trackers
 #: Encoded inputs of more bytes than these are made when they are needed, block by block.
 HELD_BYTES = 128_000_000
 #: Keys of a model's config that the data decides.
-FROM_DATA = {"shape", "outputs", "vocabulary"}
+FROM_DATA = {"shape", "outputs", "vocabulary", "season"}
 #: ``--set`` keys of the preprocessing: the kind of data they are for, and their range.
 OF_PLAN = {
     "size": ("image", 1, 4096),
@@ -118,7 +118,7 @@ class Session:
             more["class_weights"] = class_weights(self.data.y[rows], len(self.data.classes))
 
         def load(some: np.ndarray) -> Samples:
-            raw = self._framed(some)
+            raw = self.framed(some)
             return Samples(raw.x, raw.y, weights=raw.weights, **more)
 
         one = sum(array.nbytes for array in load(rows[:1]).arrays())
@@ -128,14 +128,15 @@ class Session:
 
     def example(self, rows: np.ndarray) -> Example:
         """Rows as the model is judged by them: what is drawn in training is fixed here."""
-        raw, settle = self._framed(rows), get_task(self.data.task).settle
+        raw, settle = self.framed(rows), get_task(self.data.task).settle
         return raw if settle is None else settle(self.plan, raw, rows)
 
     def encoded(self, rows: np.ndarray) -> np.ndarray:
         """Encoded inputs of rows: float32 (n, *shape), or int32 where they are ids."""
         return self.example(rows).x
 
-    def _framed(self, rows: np.ndarray) -> Example:
+    def framed(self, rows: np.ndarray) -> Example:
+        """Rows before anything is drawn: see :class:`zoo.tasks.Task`."""
         x = preprocess.apply(self.plan, self.data.take(rows))
         return get_task(self.data.task).frame(self.plan, x, self.data.y[rows])
 
@@ -251,7 +252,8 @@ def prepare(
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
     check_kind_early(spec, request)
-    if request.task is None and not get_task(spec.task).supervised:
+    asked = get_task(spec.task)
+    if request.task is None and (asked.arrange or not asked.supervised):
         request = replace(request, task=spec.task)  # it is the model that asks, not the data
     if request.offline and config.get("weights") == "imagenet":
         raise ZooError(

@@ -27,9 +27,18 @@ BY_LABEL = (
     "log_loss",
     "mae",
     "rmse",
+    "mase",
+    "elbo",
     "token_loss",
 )  # what a group that is a label can be judged by
-CROSSED = ("accuracy", "selection_rate", "mae", "token_loss")  # judged in crossed groups
+CROSSED = (
+    "accuracy",
+    "selection_rate",
+    "mae",
+    "mase",
+    "elbo",
+    "token_loss",
+)  # judged in crossed groups
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,10 @@ DISPARITIES: tuple[Disparity, ...] = (
     Disparity("token_loss_difference", ("token_loss",), "difference",
               "Agarwal, Dudik & Wu, ICML 2019"),
     Disparity("worst_group_token_loss", ("token_loss",), "worst", _SAGAWA),
+    Disparity("mase_difference", ("mase",), "difference", "Agarwal, Dudik & Wu, ICML 2019"),
+    Disparity("worst_group_mase", ("mase",), "worst", _SAGAWA),
+    Disparity("elbo_difference", ("elbo",), "difference", "Agarwal, Dudik & Wu, ICML 2019"),
+    Disparity("worst_group_elbo", ("elbo",), "worst", _SAGAWA),
     Disparity("mean_prediction_difference", ("mean_prediction",), "difference",
               "Calders et al., ICDM 2013"),
 )  # fmt: skip
@@ -102,6 +115,8 @@ class View:
         """Why a metric cannot be computed from these predictions, if so."""
         if METRICS[name].needs == "scores" and self.s.ndim != 2:
             return "the predictions hold no probabilities"
+        if METRICS[name].needs == "losses" and self.s.ndim != 1:
+            return "the predictions hold no loss for each row"
         return None
 
 
@@ -276,7 +291,9 @@ def fairlearn_values(view: View, codes: Array, names: tuple[str, ...]) -> dict[s
     by_row: dict[str, Callable] = {}
     losses: dict[str, Array] = {}
     for name in names:
-        if name in MEANS and METRICS[name].needs == "scores":
+        if view.y.ndim > 1:
+            continue  # MetricFrame takes one value a row
+        if name in MEANS and METRICS[name].needs in ("scores", "losses"):
             # a row of probabilities fits no column of a MetricFrame, its loss does
             by_row[name], losses[name] = (
                 partial(_mean_of, known["mean_prediction"]),
