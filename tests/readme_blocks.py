@@ -229,11 +229,11 @@ def memory_block() -> str:
     ]
     first, cached = found["peak_ratio"]["first"], found["peak_ratio"]["cached"]
     return (
-        table(["rows", "CSV", "peak, converting", "peak, converted before", "ROC AUC",
+        table(["rows", "CSV", "peak, first time", "peak, again", "ROC AUC",
                "linear baseline"], lines)
         + f"\nResident memory of the whole `zoo train {found['model']} --epochs {found['epochs']}`, "
         f"{found['columns']} columns: {first:.2f} and {cached:.2f} times for {found['factor']} times the "
-        f"rows. {found['cpus']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow "
+        f"rows (the smaller file is read whole, the larger one converted). {found['cpus']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow "
         f"{found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/memory.py`.\n"
     )  # fmt: skip
 
