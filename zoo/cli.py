@@ -684,7 +684,7 @@ def tune(
     objective: str | None,
     study: str | None,
 ) -> None:
-    """Find settings for MODEL: by two quick measurements, or by trainings."""
+    """Find settings for MODEL by quick measurements or by trials."""
     from zoo import api
 
     if quick == (trials is not None):
