@@ -411,3 +411,97 @@ def test_a_named_preset_without_a_network_says_what_to_do(tmp_path, zoo, monkeyp
     assert outcome.code == 2
     assert "save_to_preset" in outcome.error["hint"]
     assert not (tmp_path / "runs").exists()
+
+
+# From one text to another -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "count"),
+    [("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0), ("ab", "ba", 2)],
+)
+def test_edits(one, other, count):
+    from zoo.tasks import edits
+
+    assert edits(list(one), list(other)) == edits(list(other), list(one)) == count
+
+
+def following(table, side):
+    """A model whose next token depends on the last one and on the source's letter at that place."""
+
+    def function(x):
+        return table[x[:, side:], x[:, :side]]
+
+    return function
+
+
+def test_guessing_all_at_once_is_one_token_after_the_other():
+    from zoo.generate import _chances, beam_search
+    from zoo.tasks import greedy
+
+    side, vocabulary = 7, 9
+    plan = {"sides": side, "start": 2, "end": 3}
+    rng = np.random.default_rng(0)
+    function = following(rng.normal(size=(vocabulary, vocabulary, vocabulary)), side)
+    x = rng.integers(3, vocabulary, (20, 2 * side)).astype(np.int32)
+    found = greedy(function, x, plan)
+    for row, source in zip(found, x[:, :side], strict=True):
+        chances = _chances(function, source[None], plan)
+        ids: list[int] = []
+        while len(ids) < side and 3 not in ids:
+            ids.append(int(chances([ids])[0].argmax()))
+        assert row[: len(ids)].tolist() == ids
+        assert (row[len(ids) :] == text.PADDING).all()
+
+        def worth(answer, chances=chances):
+            return sum(float(chances([answer[:k]])[0, a]) for k, a in enumerate(answer))
+
+        best = beam_search(chances, 6, side, 3)
+        assert len(best) == 6
+        assert worth(best[0]) >= worth(ids) - 1e-9
+        assert worth(best[0]) == max(map(worth, best))
+
+
+@pytest.fixture(scope="module")
+def restorer(tmp_path_factory):
+    from zoo import api
+    from zoo.data.core import Request
+
+    root = tmp_path_factory.mktemp("pairs")
+    path = root / "rhymes.txt"
+    rng = np.random.default_rng(0)
+    some = ["red hats and shoes", "green hills of home", "old songs we sing"]
+    path.write_text("\n".join(some[k] for k in rng.integers(3, size=1600)))
+    settings = {"layers": 1, "heads": 2, "width": 32, "epochs": 12, "batch_size": 16,
+                "learning_rate": 0.01, "dropout": 0.0}  # fmt: skip
+    return api.train(
+        "transformer_seq2seq", request=Request(data=str(path)), settings=settings,
+        root=root / "runs", name="pairs", execution="graph:8",
+    )  # fmt: skip
+
+
+def test_damaged_lines_are_restored_better_than_by_leaving_them(restorer):
+    metrics, baseline = restorer["metrics"], restorer["baseline"]
+    assert baseline["name"] == "the input as it is"
+    assert baseline["metrics"]["exact_match"] < 0.1
+    assert metrics["character_error_rate"] < baseline["metrics"]["character_error_rate"]
+    assert metrics["exact_match"] > 0.8
+
+
+def test_lines_are_restored_greedily_and_by_beams(restorer, zoo):
+    words = ["generate", restorer["run"], "--prompt", "red hts and shoees", "--temperature", 0]
+    (row,) = zoo(*words, "--json").document["results"]
+    assert row["outputs"] == ["red hats and shoes"]
+    (row,) = zoo(*words, "--beams", 3, "--json").document["results"]
+    assert row["outputs"][0] == "red hats and shoes"
+    assert len(row["outputs"]) == 3
+
+
+def test_a_restored_letter_is_explained_by_the_line(restorer):
+    from zoo import api
+
+    (found,) = api.explain(restorer["run"], samples=2, background=4, quality=False)["results"]
+    assert found["method"] == "tokens"
+    assert found["additivity_error"]["max"] <= 1e-3
+    api.fairness(restorer["run"])
+    assert "Characters off" in Path(api.report(restorer["run"])["html"]).read_text()

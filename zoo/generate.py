@@ -175,3 +175,76 @@ def continued(
 def whole(model: Any) -> Whole:
     """A Keras model as a reader without a cache."""
     return Whole(compiled(model), model.inputs[0].shape[1])
+
+
+def restored(
+    session: Session, variant: Variant, prompt: str, choice: Choice
+) -> tuple[list[str], int, float]:
+    """What a model makes of a source text: the texts, how many tokens, the seconds.
+
+    With ``beams`` the most probable texts that so many beams find, best first; else one text, of
+    the most probable tokens where the temperature is 0.
+    """
+    plan = session.plan
+    length, end = plan["sides"], plan["end"]
+    function: Callable[[np.ndarray], np.ndarray] = Artifact(variant.artifact)
+    if (variant.path / "model.weights.h5").exists():
+        function = compiled(session.of(variant).load(variant.weights))
+    source = text.apply(plan, [prompt])[:, :length]
+    chances = _chances(function, source, plan)
+    chances([[]])  # traced before the clock runs
+    most = min(choice.max_tokens, length)
+    began = time.perf_counter()
+    if choice.beams > 1:
+        found = beam_search(chances, choice.beams, most, end)
+    else:
+        rng = np.random.default_rng(choice.seed)
+        ids: list[int] = []
+        while len(ids) < most and end not in ids:
+            ids.append(choice(chances([ids])[0], rng))
+        found = [ids]
+    seconds = time.perf_counter() - began
+    return [text.join(plan, ids) for ids in found], sum(map(len, found)), seconds
+
+
+def _chances(
+    function: Callable[[np.ndarray], np.ndarray], source: np.ndarray, plan: text.Plan
+) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
+    """Answers so far, of one length -> log probabilities (n, vocabulary) of what comes next."""
+    length = plan["sides"]
+
+    def chances(answers: Sequence[Sequence[int]]) -> np.ndarray:
+        place = len(answers[0])
+        rows = np.full((len(answers), 2 * length), PADDING, dtype=np.int32)
+        rows[:, :length], rows[:, length] = source, plan["start"]
+        if place:
+            rows[:, length + 1 : length + 1 + place] = answers
+        logits = function(rows)[:, place].astype(np.float64)
+        logits[:, [PADDING, plan["start"]]] = -np.inf
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    return chances
+
+
+def beam_search(
+    chances: Callable[[Sequence[Sequence[int]]], np.ndarray], beams: int, most: int, end: int
+) -> list[list[int]]:
+    """The most probable answers that so many beams find, best first."""
+    open_: list[tuple[float, list[int]]] = [(0.0, [])]
+    done: list[tuple[float, list[int]]] = []
+    for _ in range(most):
+        more = chances([ids for _, ids in open_])
+        scores = (np.array([score for score, _ in open_])[:, None] + more).ravel()
+        best = np.argsort(-scores, kind="stable")[: 2 * beams]
+        grown = [
+            (float(scores[k]), [*open_[k // more.shape[1]][1], int(k % more.shape[1])])
+            for k in best
+            if np.isfinite(scores[k])
+        ]
+        done += [one for one in grown if one[1][-1] == end]
+        open_ = [one for one in grown if one[1][-1] != end][:beams]
+        done = sorted(done, key=lambda one: -one[0])[:beams]
+        if not open_ or (len(done) == beams and done[-1][0] >= open_[0][0]):
+            break
+    return [ids for _, ids in sorted([*done, *open_], key=lambda one: -one[0])[:beams]]

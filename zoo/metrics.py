@@ -118,6 +118,7 @@ MEANS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "mase": lambda y, p, s: np.asarray(s, np.float64),
     "elbo": lambda y, p, s: -np.asarray(s, np.float64),
     "token_loss": lambda y, p, s: np.asarray(s, np.float64),
+    "exact_match": lambda y, p, s: p[:, 2].astype(np.float64),
 }
 
 accuracy = _share("accuracy")
@@ -136,6 +137,7 @@ token_loss = _mean("token_loss")
 smape = _mean("smape")
 mase = _mean("mase")
 elbo = _mean("elbo")
+exact_match = _mean("exact_match")
 
 
 def _totals(codes: Array, classes: int, w: Array) -> Array:
@@ -270,7 +272,9 @@ def r2(y: Array, p: Array, s: Array, w: Array) -> Array:
 
 
 # Of language models each row is a window: y int (n, 2) its judged tokens and their characters, p int
-# (n,) how many tokens were predicted right, s float (n,) the mean loss of its tokens, nats.
+# (n,) how many tokens were predicted right, s float (n,) the mean loss of its tokens, nats. Of those
+# that turn one text into another, p is int (n, 3): tokens predicted right, characters that are off in
+# the text they make, and whether none is.
 
 
 def _total_loss(y: Array, s: Array, w: Array) -> Array:
@@ -286,7 +290,12 @@ def bits_per_character(y: Array, p: Array, s: Array, w: Array) -> Array:
 
 
 def token_accuracy(y: Array, p: Array, s: Array, w: Array) -> Array:
-    return _ratio(w @ np.asarray(p, np.float64), w @ y[:, 0].astype(np.float64))
+    hits = np.asarray(p, np.float64).reshape(len(p), -1)[:, 0]
+    return _ratio(w @ hits, w @ y[:, 0].astype(np.float64))
+
+
+def character_error_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
+    return _ratio(w @ p[:, 1].astype(np.float64), w @ y[:, 1].astype(np.float64))
 
 
 _SOKOLOVA = "Sokolova & Lapalme 2009, Information Processing & Management 45(4)"
@@ -331,6 +340,9 @@ METRICS: dict[str, Metric] = {
         Metric("perplexity", perplexity, -1, "tokens", "tokens", "Jelinek et al., JASA 62(S1), 1977"),
         Metric("bits_per_character", bits_per_character, -1, "bits", "tokens",
                "Shannon, Bell System Technical Journal 30(1), 1951"),
+        Metric("exact_match", exact_match, +1, "share", "tokens", "Rajpurkar et al., EMNLP 2016"),
+        Metric("character_error_rate", character_error_rate, -1, "share", "tokens",
+               "Levenshtein, Soviet Physics Doklady 10, 1966"),
         Metric("token_accuracy", token_accuracy, +1, "share", "tokens",
                "Devlin et al., NAACL 2019"),
     )

@@ -105,7 +105,7 @@ CALL_BYTES = 2**25
 
 
 def to_predictions(
-    session: Judged, outputs: np.ndarray, example: Example, split: str, rows: np.ndarray
+    session: Judged, outputs: Any, example: Example, split: str, rows: np.ndarray
 ) -> Predictions:
     """Predictions for rows of a session's data from the model's outputs (n, ...) for them."""
     data, plan = session.data, session.plan
@@ -140,11 +140,12 @@ def predict_rows(
     first = session.example(rows[:1]).x
     size = max(1, CALL_BYTES // max(first.nbytes + function(first).nbytes, 1))
     size = size if size < COMPILED_BATCH else size // COMPILED_BATCH * COMPILED_BATCH
-    parts = []
+    parts, ask = [], get_task(session.data.task).ask
     for k in range(0, len(rows), size):
         some = rows[k : k + size]
         example = session.example(some)
-        parts.append(to_predictions(session, function(example.x), example, split, some))
+        outputs = function(example.x) if ask is None else ask(function, example, session.plan)
+        parts.append(to_predictions(session, outputs, example, split, some))
     return parts[0].joined(parts[1:])
 
 

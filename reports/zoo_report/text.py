@@ -47,6 +47,8 @@ METRICS: dict[str, MetricText] = {
     "mae": MetricText("MAE", -1),
     "r2": MetricText("R²", +1),
     "mean_prediction": MetricText("Mean prediction", 0),
+    "exact_match": MetricText("Exact match", +1, True),
+    "character_error_rate": MetricText("Characters off", -1, True),
     "token_loss": MetricText("Loss a token, nats", -1),
     "perplexity": MetricText("Perplexity", -1),
     "bits_per_character": MetricText("Bits per character", -1),

@@ -40,8 +40,9 @@ def lines(text: str, seed: int) -> list[str]:
 
 
 def damaged_lines(text: str, seed: int) -> list[str]:
-    """Each line damaged, then :data:`zoo.data.text.ANSWER`, then the line as it was."""
-    return [f"{damage(line, [seed, k])}{ANSWER}{line}" for k, line in enumerate(lines(text, seed))]
+    """Every second line damaged, then :data:`zoo.data.text.ANSWER`, then the line as it was."""
+    found = lines(text, seed)[::2]
+    return [f"{damage(line, [seed, k])}{ANSWER}{line}" for k, line in enumerate(found)]
 
 
 def damage(line: str, seed: Any) -> str:

@@ -101,3 +101,26 @@ def frequencies(session: Session) -> tuple[str, Predictions]:
         every = np.broadcast_to(logits, (*example.y.shape, len(logits)))
         said.append(to_predictions(session, every, example, "test", some))
     return task.baseline, said[0].joined(said[1:])
+
+
+def copied(session: Session) -> tuple[str, Predictions]:
+    """What is said of the test rows by taking each source for its answer.
+
+    Its probabilities: as often as a place of the answer holds the source's token in training, that
+    one; else all others alike.
+    """
+    from zoo.predict import to_predictions
+
+    task, parts, plan = get_task(session.data.task), session.data.parts, session.plan
+    side, vocabulary = plan["sides"], plan["vocabulary"]
+    train = session.example(parts["train"])
+    assert train.weights is not None
+    share = (train.weights * (train.x[:, :side] == train.y)).sum() / train.weights.sum()
+    said = []
+    for some in np.array_split(parts["test"], -(-len(parts["test"]) // 256)):
+        example = session.example(some)
+        source = example.x[:, :side]
+        logits = np.full((*source.shape, vocabulary), np.log((1 - share) / (vocabulary - 1)))
+        np.put_along_axis(logits, source[..., None], np.log(share), axis=2)
+        said.append(to_predictions(session, (logits, source), example, "test", some))
+    return task.baseline, said[0].joined(said[1:])
