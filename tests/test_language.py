@@ -426,6 +426,24 @@ def test_edits(one, other, count):
     assert edits(list(one), list(other)) == edits(list(other), list(one)) == count
 
 
+def test_what_is_made_is_judged_by_its_letters():
+    from zoo.metrics import evaluate
+
+    task = get_task("seq2seq")
+    plan = {"sides": 4, "start": 2, "end": 3, "characters": [0, 0, 0, 0, 1, 1, 1]}
+    ids = np.array([[4, 5, 0, 0, 4, 6, 3, 0], [5, 0, 0, 0, 5, 3, 0, 0]], dtype=np.int32)
+    example = task.frame(plan, ids, np.zeros(2))
+    assert example.x[0].tolist() == [4, 5, 0, 0, 2, 4, 6, 3]
+    assert example.weights.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    made = np.array([[4, 5, 5, 3], [5, 3, 0, 0]])  # one letter replaced, one too many; and right
+    y, p, s = task.judge((np.zeros((2, 4, 7), np.float32), made), example, plan)
+    assert y.tolist() == [[3, 2], [2, 1]]
+    assert p[:, 1:].tolist() == [[2, 0], [0, 1]]
+    assert np.allclose(s, np.log(7))
+    assert evaluate("character_error_rate", y, p, s) == 2 / 3
+    assert evaluate("exact_match", y, p, s) == 0.5
+
+
 def following(table, side):
     """A model whose next token depends on the last one and on the source's letter at that place."""
 

@@ -112,6 +112,8 @@ def test_every_metric_has_an_oracle():
     by_hand |= {"mase", "smape", "elbo"}  # in test_series.py and test_vae.py
     by_hand |= {
         "token_loss",
+        "exact_match",
+        "character_error_rate",
         "perplexity",
         "bits_per_character",
         "token_accuracy",
@@ -137,7 +139,8 @@ def test_a_weight_is_a_repeated_row(name):
         p = y + rng.normal(size=400)
     elif needs == "tokens":
         y, s = rng.integers(1, 50, (400, 2)), rng.exponential(size=400)
-        p = rng.integers(0, y[:, 0] + 1)
+        off = rng.integers(0, 3, 400)  # of those that make texts; others have the first column
+        p = np.stack([rng.integers(0, y[:, 0] + 1), off, off == 0], axis=1)
     else:
         y, p, s = _classified(2 if METRICS[name].needs == "positive" else 4)
     drawn = rng.integers(0, 400, 400)
@@ -172,8 +175,9 @@ def test_no_rows_is_nan(name):
     y = np.empty(0, dtype=int)
     needs = METRICS[name].needs
     truth = np.empty((0, 2)) if needs == "tokens" else y
+    said = np.empty((0, 3)) if needs == "tokens" else y
     scores = np.empty((0, 2) if needs in ("scores", "classes") else 0)
-    assert np.isnan(evaluate(name, truth, y, scores))
+    assert np.isnan(evaluate(name, truth, said, scores))
 
 
 def test_a_class_without_rows_is_nan_one_against_rest():

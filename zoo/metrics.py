@@ -290,8 +290,8 @@ def bits_per_character(y: Array, p: Array, s: Array, w: Array) -> Array:
 
 
 def token_accuracy(y: Array, p: Array, s: Array, w: Array) -> Array:
-    hits = np.asarray(p, np.float64).reshape(len(p), -1)[:, 0]
-    return _ratio(w @ hits, w @ y[:, 0].astype(np.float64))
+    hits = p if p.ndim == 1 else p[:, 0]
+    return _ratio(w @ hits.astype(np.float64), w @ y[:, 0].astype(np.float64))
 
 
 def character_error_rate(y: Array, p: Array, s: Array, w: Array) -> Array:
