@@ -201,6 +201,21 @@ def test_draws_are_new_in_every_step_and_have_the_right_mean():
     assert float(np.mean(first)) == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 16_000))
 
 
+def test_a_moved_picture_is_its_own_answer():
+    """Augmentations come before the draw: what is to be reconstructed moves with the input."""
+    from zoo.train.feed import Feed, Samples
+    from zoo.train.options import TrainOptions
+
+    grey = np.random.default_rng(0).random((40, 6, 6, 1)).astype(np.float32).round()
+    samples = Samples(grey, grey.reshape(40, -1), draw=get_task("generative").draw({}))
+    feed = Feed(samples, TrainOptions(batch_size=40, augment=("nudge",)), seed=1)
+    ((x, y),) = [tuple(map(np.asarray, batch)) for batch in feed.epoch(0)]
+    assert np.array_equal(x.reshape(40, -1), y)
+    order = np.random.default_rng([1, 0]).permutation(40)
+    moved = [not np.array_equal(a, b) for a, b in zip(x, grey[order], strict=True)]
+    assert 20 < sum(moved) < 40  # one in nine stays where it is
+
+
 def test_evaluation_draws_by_the_row_alone():
     settle, x = get_task("generative").settle, np.full((3, 4, 3, 1), 0.5, np.float32)
     whole = settle({}, example(x), np.array([10, 11, 12]))

@@ -197,12 +197,12 @@ class Feed:
                 draw = (number + start) * 97 + k
                 return tf.stack([tf.constant(self.seed * 100_003 + epoch, tf.int64), draw])
 
-            if self._samples.draw is not None:
-                drawn = self._samples.draw(inputs, targets, weights, state(96))
-                inputs, targets, weights = drawn[0], drawn[1], self._weighted(drawn[2])
             if self._mixes and targets.dtype.is_integer:
                 targets = tf.one_hot(targets, self.classes)
             inputs, targets = augment(self._augment, (inputs, targets), state)
+            if self._samples.draw is not None:  # of what the augmentation left: its answer, too
+                drawn = self._samples.draw(inputs, targets, weights, state(96))
+                inputs, targets, weights = drawn[0], drawn[1], self._weighted(drawn[2])
             if (by_class := self._class_weights(targets)) is not None:
                 weights = by_class if weights is None else weights * by_class
             if self.replicas > 1:
