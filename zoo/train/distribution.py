@@ -20,6 +20,8 @@ from typing import Any
 from zoo.errors import ZooError, unknown
 from zoo.train.resolvers import tf_config
 
+#: A CPU may be divided into so many devices, or into as many as it has cores.
+MOST_PARTS = 8
 #: Names that people know, and why they are not served.
 REFUSED = {
     "parameter_server": "Keras 3 does not support ParameterServerStrategy: its optimizers can't "
@@ -230,11 +232,15 @@ def open_replicas(strategy: Strategy | None) -> Replicas | None:
             "uses one device.",
             kind="too_few_devices",
         )
-    if found and (strategy.devices or 0) > len(found):
+    most = len(found) or max(MOST_PARTS, os.cpu_count() or 1)
+    if (strategy.devices or 0) > most:
         raise ZooError(
-            f"There are fewer than {strategy.devices} GPUs.",
-            expected=f"at most mirrored:{len(found)}",
-            received=f"mirrored:{strategy.devices}",
+            f"There are not {strategy.devices} devices to train on.",
+            expected=f"at most mirrored:{most}",
+            received=f"mirrored:{strategy.devices} and {len(found)} GPUs",
+            hint="Parts of a CPU are there to try it out: more of them make it slower."
+            if not found
+            else None,
             kind="too_few_devices",
         )
     try:

@@ -235,12 +235,13 @@ def coerce(name: str, text: Any, like: Any) -> Any:
             return tuple(kind(item) for item in items)
         return str(text)
     except (KeyError, TypeError, ValueError) as error:
-        expected = type(like).__name__
+        expected, shown = type(like).__name__, str(like)
         if isinstance(like, (tuple, list)):
             expected = f"{type(like[0]).__name__ if like else 'text'} values separated by commas"
+            shown = ",".join(map(str, like)) or "a,b"
         raise ZooError(
             f"--set {name}={text} has a value of the wrong type.",
-            expected=f"{expected}, such as {like}",
+            expected=f"{expected}, such as {shown}",
             received=repr(text),
         ) from error
 
