@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoo.tasks import TASKS
-
 _PACKAGES = ("numpy", "tensorflow", "keras", "ai-edge-litert", "mlcommons-loadgen")
 
 
@@ -107,13 +105,9 @@ def _size(value: float | None) -> str:
 
 
 def main_metric(metrics: Mapping[str, float | None]) -> tuple[str, float] | None:
-    """The name and value of the metric a reader looks for first: its task's own, else the first."""
-    leading = dict.fromkeys(task.metrics[0] for task in TASKS.values())
-    for name in (*leading, *metrics):
-        value = metrics.get(name)
-        if value is not None:
-            return name, value
-    return None
+    """The name and value of the metric a reader looks for first: documents hold the task's own first,
+    as its row in :mod:`zoo.tasks` does."""
+    return next(((name, value) for name, value in metrics.items() if value is not None), None)
 
 
 def _metric(row: Mapping[str, Any]) -> str:
