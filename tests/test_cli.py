@@ -528,6 +528,31 @@ def test_require_target(zoo, run_mlp, monkeypatch):
     assert zoo("train", "--resume", run_mlp, "--require-target").code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "vae", "--require-target"), "no target of vae"),
+        (("train", "mlp", "--data", "mnist_5k", "--require-target"), "roc_auc on adult"),
+        (("train", "mlp", "--sensitive", ""), "expected names separated by commas"),
+        (("audit", "mlp", "--seconds", "nan"), "no finite number"),
+        (("compress", "latest", "int8+float16"), "can stand side by side"),
+    ],
+)
+def test_what_can_not_come_true_is_refused_before_the_work(zoo, run_mlp, words, said):
+    words = tuple(run_mlp if word == "latest" else word for word in words)
+    code, _, err, _ = zoo(*words)
+    assert code == 2
+    assert said in err
+
+
+def test_predictions_never_overwrite_their_input(zoo, run_mlp, tmp_path):
+    source = tmp_path / "people.csv"
+    source.write_text("age\n30\n")
+    code, _, err, _ = zoo("predict", run_mlp, str(source), "--output", str(source))
+    assert (code, source.read_text()) == (2, "age\n30\n")
+    assert "would overwrite their input" in err
+
+
 def test_settings_from_a_file_and_over_it(zoo, tmp_path):
     csv = loans(tmp_path / "loans.csv")
     (tmp_path / "a.toml").write_text("hidden = [8, 4]\nepochs = 3\n")

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import os
 import shutil
 import signal
@@ -108,6 +109,16 @@ _min_cell = click.option(
 _no_exemplars = click.option(
     "--no-exemplars", is_flag=True, help="Keep rows, texts and pictures out of the report."
 )
+
+
+class Finite(click.FloatRange):
+    """A range of numbers without NaN, which no comparison refuses."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 def _output_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
@@ -343,8 +354,12 @@ def _names(texts: Iterable[str]) -> tuple[str, ...]:
 
     names: dict[str, None] = {}
     for text in texts:
-        for cells in csv.reader([text], skipinitialspace=True):
-            names.update(dict.fromkeys(name.strip() for name in cells if name.strip()))
+        found = [
+            name.strip() for cells in csv.reader([text], skipinitialspace=True) for name in cells
+        ]
+        if not any(found):
+            raise click.BadParameter(f"expected names separated by commas, received {text!r}.")
+        names.update(dict.fromkeys(name for name in found if name))
     return tuple(names)
 
 
@@ -525,7 +540,8 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
                  "strategy", "init_from")  # fmt: skip
         training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
-        training["track"] = _names([kwargs.pop("track") or ""])
+        track = kwargs.pop("track")
+        training["track"] = _names([track] if track else [])
         return function(*args, training=training, **kwargs)
 
     return command  # fmt: skip
@@ -588,6 +604,8 @@ def train(
         document = api.resume(resume, root, progress)
     else:
         assert model is not None
+        if require_target:
+            _check_claim(model, data_name)
         document = api.train(
             model,
             request=_request(model, data_name, fields),
@@ -599,6 +617,21 @@ def train(
     _emit(document, _training_text(document))
     if require_target and not document.get("target", {}).get("hit", True):
         raise SystemExit(ENFORCED)
+
+
+def _check_claim(model: str, data_name: str | None) -> None:
+    """Raise where there is no target to require: before a training, and not after it."""
+    from zoo.registry import models
+
+    spec = models().get(model)
+    if spec.target is None or data_name not in (None, spec.data):
+        claim = f"{spec.target.metric} on {spec.data}" if spec.target else "nothing"
+        raise ZooError(
+            f"There is no target of {model} to require here.",
+            expected=f"--require-target with what the model claims: {claim}",
+            received=f"--data {data_name or spec.data}",
+            hint="`zoo list` shows the targets.",
+        )
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -893,7 +926,7 @@ def predict(
     "--temperature",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0, 100),
+    type=Finite(0, 100),
     help="0 takes the most probable token.",
 )
 @click.option(
@@ -907,7 +940,7 @@ def predict(
     "--top-p",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Finite(0, 1, min_open=True),
     help="Choose among the most probable tokens that have this share.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice.")
@@ -971,20 +1004,20 @@ class _Compress(click.Command):
 @click.option("--variant", default="base", show_default=True, help="Which variant to start from.")
 @click.option("--sweep", is_flag=True,
               help="Try the RECIPEs, or else a grid of them; measure each, draw the Pareto fronts.")  # fmt: skip
-@click.option("--max-drop", type=click.FloatRange(0), metavar="X",
+@click.option("--max-drop", type=Finite(0), metavar="X",
               help="Take a variant that loses at most so much (0.01: a point of accuracy, or 1 % of "
               "an error). With --sweep, as the next ones.")  # fmt: skip
-@click.option("--max-worst-group-drop", type=click.FloatRange(0), metavar="X",
+@click.option("--max-worst-group-drop", type=Finite(0), metavar="X",
               help="... of which no group loses more.")  # fmt: skip
 @click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="... that is no larger.")
-@click.option("--max-p90-ms", type=click.FloatRange(0, min_open=True), metavar="X",
+@click.option("--max-p90-ms", type=Finite(0, min_open=True), metavar="X",
               help="... whose latency at p90 is no longer.")  # fmt: skip
 @click.option("--prefer", default="size", show_default=True,
               type=click.Choice(["size", "gzip", "latency"]),
               help="Of those that meet all, take the one with the least of this.")  # fmt: skip
 @click.option("--split", default="val", show_default=True, type=click.Choice(["val", "test"]),
               help="Rows to judge losses on; test rows are shown in any case.")  # fmt: skip
-@click.option("--seconds", default=1.5, show_default=True, type=click.FloatRange(0.1, 3600),
+@click.option("--seconds", default=1.5, show_default=True, type=Finite(0.1, 3600),
               help="Least duration of each latency measurement.")  # fmt: skip
 @_min_cell
 @_runs
@@ -1146,9 +1179,7 @@ def _rows_a_call(text: str | None, format: str) -> int | None:
     "--scenario", multiple=True, type=click.Choice(["SingleStream", "Offline"]),
     help="LoadGen's scenarios; both otherwise.",
 )  # fmt: skip
-@click.option(
-    "--seconds", type=click.FloatRange(0.1, 3600), help="Least duration of a scenario [3]."
-)
+@click.option("--seconds", type=Finite(0.1, 3600), help="Least duration of a scenario [3].")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1),
               help="Threads of the interpreter.")  # fmt: skip
 @_output("Write the JSON document here too.")
@@ -1205,7 +1236,7 @@ def benchmark(
 
 @cli.command(
     epilog=_examples(
-        "zoo explain latest", "zoo explain latest --variant int8 --method kernel --samples 50"
+        "zoo explain latest", "zoo explain latest --variant int8 --method permutation --samples 50"
     )
 )
 @click.argument("run")
@@ -1313,7 +1344,7 @@ def _interval(value: Mapping[str, Any]) -> str:
 @_training
 @click.option("--gate", "gates", multiple=True, metavar="NAME<=VALUE",
               help="Limit that every variant must keep (or NAME>=VALUE); exit 3 if one fails.")  # fmt: skip
-@click.option("--seconds", default=1.5, show_default=True, type=click.FloatRange(0.1, 3600),
+@click.option("--seconds", default=1.5, show_default=True, type=Finite(0.1, 3600),
               help="Least duration of a LoadGen scenario.")  # fmt: skip
 @_no_exemplars
 @_min_cell

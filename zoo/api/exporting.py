@@ -66,6 +66,13 @@ def _one(
     suffix, write, open_it = FORMATS[format]
     rows = {None: "-any", 1: ""}.get(batch, f"-{batch}") if format == "litert" else ""
     target = item.path / f"model{rows}{suffix}" if output is None else output.absolute()
+    if output is not None and target.exists():
+        raise ZooError(
+            f"{target} exists already.",
+            expected="a --output that is not there yet",
+            received=str(output),
+            kind="file_exists",
+        )
     if target != item.artifact:  # that one is there, and all that was measured is bound to it
         write(session, item, model, batch, target)
     found = _row(

@@ -123,6 +123,13 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.predict import CALL_BYTES, Artifact, unscale
     from zoo.tasks import function_of, get_task
 
+    path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
+    if path.exists() and path.samefile(source):
+        raise ZooError(
+            f"The predictions would overwrite their input, {source}.",
+            expected="another file for --output",
+            received=str(path),
+        )
     data = run.document()["data"]
     plan = run.plan()
     inputs, task = read_inputs(source, plan), get_task(data["task"])
@@ -152,6 +159,5 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     answers.insert(0, "row", np.arange(len(answers)))
     if source.is_dir() and plan["kind"] == "image":
         answers.insert(1, "file", picture_names(source))
-    path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
     write_atomic(path, answers.to_csv(index=False))
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}

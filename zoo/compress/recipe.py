@@ -56,7 +56,9 @@ def parse(recipe: str) -> list[Parsed]:
                 f"In recipe {recipe!r}, {after.text!r} can't follow {before.text!r}.",
                 expected=f"{before.text!r} as the last step: it converts the weights for good",
                 received=recipe,
-                hint=f"{after.text}+{before.text}",
+                hint=f"Two variants, {before.text} and {after.text}, can stand side by side."
+                if after.step.kind == "transform"
+                else f"{after.text}+{before.text}",
                 kind="bad_recipe",
             )
         if order.index(after.step.name) < order.index(before.step.name):
