@@ -270,10 +270,11 @@ def _open(path: Path, name: str, goal: Objective, identity: Mapping[str, Any]) -
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    direction: Any = goal.direction  # one of Optuna's literals
     held = optuna.create_study(
         storage=f"sqlite:///{path.resolve()}",
         study_name=name,
-        direction=goal.direction,  # type: ignore[arg-type]
+        direction=direction,
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, LEAST_EPOCHS),
     )
