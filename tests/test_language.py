@@ -227,6 +227,44 @@ def test_artefacts_generate_as_they_ship(gpt, zoo):
     assert rows[0]["outputs"] == rows[1]["outputs"]
 
 
+def own_answers(zoo, run, path, *more):
+    """The lines that ``zoo predict RUN PATH`` writes."""
+    import pandas as pd
+
+    into = path.parent / "answers.csv"
+    outcome = zoo("predict", run, path, "--output", into, *more, "--json")
+    (row,) = outcome.document["results"]
+    answers = pd.read_csv(into)
+    assert (outcome.code, row["n"], row["path"]) == (0, len(answers), str(into))
+    return answers
+
+
+def test_own_texts_are_told_how_likely_they_are(gpt, session, zoo, tmp_path):
+    opened, base = session
+    lines = [" one two three four five.", " blue one red and up down.", " up and down again." * 9]
+    plain, table = tmp_path / "own.txt", tmp_path / "own.jsonl"
+    plain.write_text("\n\n".join(lines))
+    table.write_text("".join(f'{{"text": "{line}"}}\n' for line in [*lines, ""]))
+    found = own_answers(zoo, gpt["run"], plain)
+    assert found["characters"].tolist() == [len(line) for line in lines]
+    (ids, *_, many) = text.tokenizer_of(opened.plan).cut(opened.plan, lines)
+    assert found["tokens"][2] == len(many) > opened.plan["shape"][0]  # more than one context
+    x = np.zeros((1, 32), dtype=np.int32)
+    x[0, : len(ids)] = [opened.plan["start"], *ids[:-1]]
+    logits = opened.load(base.weights)(x, training=False).numpy()[0, : len(ids)]
+    nats = (np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(ids)), ids]).sum()
+    assert np.isclose(found["bits_per_character"][0], nats / np.log(2) / len(lines[0]), rtol=1e-4)
+    assert np.isclose(found["perplexity"][0], np.exp(nats / len(ids)), rtol=1e-4)
+    assert found["bits_per_character"][1] > 2 * found["bits_per_character"][0]
+    zoo("compress", gpt["run"], "float16")
+    small = own_answers(zoo, gpt["run"], table, "--variant", "float16")
+    assert np.allclose(small["perplexity"][:3], found["perplexity"], rtol=0.05)
+    assert small.loc[3, ["tokens", "characters"]].tolist() == [0, 0]
+    assert np.isnan(small["perplexity"][3])
+    plain.write_text("\n \n")
+    assert "holds no text" in zoo("predict", gpt["run"], plain, "--json").error["message"]
+
+
 def test_the_next_token_is_explained_and_shown(gpt):
     from zoo import api
 
@@ -336,6 +374,26 @@ def pretrained(tmp_path_factory):
 def test_masked_tokens_are_restored_better_than_by_frequency(pretrained):
     assert pretrained["metrics"]["perplexity"] < pretrained["baseline"]["metrics"]["perplexity"]
     assert "bits_per_character" not in pretrained["metrics"]
+
+
+def test_own_texts_are_filled_in_and_judged(pretrained, zoo, tmp_path):
+    path = tmp_path / "own.csv"
+    said = ["film plot [MASK] wonderful", "film plot scene wonderful", "wonderful " * 70]
+    path.write_text("review\n" + "\n".join(said) + "\n")
+    found = own_answers(zoo, pretrained["run"], path)
+    first, same, long = found["filled"]
+    words = first.split()
+    assert "[MASK]" not in first
+    assert (words[:2], words[-1], len(words)) == (["film", "plot"], "wonderful", 4)
+    assert same == said[1]
+    assert len(long.split()) == 70  # several contexts
+    assert found["tokens"][0] < found["tokens"][1]
+    assert (found["pseudo_perplexity"] > 1).all()
+    path.write_text("review\nfilm plot scene [MASK]\nactor music end wonderful\n")
+    zoo("compress", pretrained["run"], "dynamic")
+    small = own_answers(zoo, pretrained["run"], path, "--variant", "dynamic")
+    base = own_answers(zoo, pretrained["run"], path)
+    assert np.allclose(small["pseudo_perplexity"], base["pseudo_perplexity"], rtol=0.1)
 
 
 def test_fine_tuning_starts_from_the_pretrained_layers_and_words(pretrained):
@@ -513,6 +571,17 @@ def test_lines_are_restored_greedily_and_by_beams(restorer, zoo):
     (row,) = zoo(*words, "--beams", 3, "--json").document["results"]
     assert row["outputs"][0] == "red hats and shoes"
     assert len(row["outputs"]) == 3
+
+
+def test_own_lines_are_restored(restorer, zoo, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("red hts and shoees\ngreen hils of home\n" + "old songs we sing " * 9)
+    zoo("compress", restorer["run"], "float16")
+    for variant in ("base", "float16"):
+        found = own_answers(zoo, restorer["run"], path, "--variant", variant)
+        assert found["restored"][:2].tolist() == ["red hats and shoes", "green hills of home"]
+        assert found["unread"][:2].tolist() == [0, 0]
+        assert 100 < found["unread"][2] < 9 * 18
 
 
 def test_a_restored_letter_is_explained_by_the_line(restorer):

@@ -891,7 +891,8 @@ def predict(
 ) -> None:
     """Predict a split with RUN, or an INPUT of your own.
 
-    INPUT is a CSV or Parquet file, a folder of pictures or an NPZ file.
+    INPUT is a table (CSV, JSON lines, Parquet, TFRecord), a plain text with one text a line, a folder
+    of pictures or an NPZ file.
     """
     from zoo import api
 

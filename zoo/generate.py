@@ -1,22 +1,25 @@
-"""Texts from language models: what follows a prompt, token by token."""
+"""Texts from language models: what follows a prompt, token by token; and what they say of texts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from zoo.data import text
+from zoo.data.core import take_rows
 from zoo.errors import ZooError
 from zoo.predict import Artifact, compiled
-from zoo.tasks import PADDING
+from zoo.tasks import PADDING, get_task, greedy
 
 if TYPE_CHECKING:
     from zoo.run import Variant
     from zoo.train.session import Session
+
+Function = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Reader(Protocol):
 class Whole:
     """A :class:`Reader` that reads all again for each token: any function (1, T) -> (1, T, V)."""
 
-    def __init__(self, function: Callable[[np.ndarray], np.ndarray], length: int) -> None:
+    def __init__(self, function: Function, length: int) -> None:
         self.length, self._function = length, function
         self._ids: list[int] = []
 
@@ -187,7 +190,7 @@ def restored(
     """
     plan = session.plan
     length, end = plan["sides"], plan["end"]
-    function: Callable[[np.ndarray], np.ndarray] = Artifact(variant.artifact)
+    function: Function = Artifact(variant.artifact)
     if (variant.path / "model.weights.h5").exists():
         function = compiled(session.of(variant).load(variant.weights))
     source = text.apply(plan, [prompt])[:, :length]
@@ -208,7 +211,7 @@ def restored(
 
 
 def _chances(
-    function: Callable[[np.ndarray], np.ndarray], source: np.ndarray, plan: text.Plan
+    function: Function, source: np.ndarray, plan: text.Plan
 ) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
     """Answers so far, of one length -> log probabilities (n, vocabulary) of what comes next."""
     length = plan["sides"]
@@ -248,3 +251,88 @@ def beam_search(
         if not open_ or (len(done) == beams and done[-1][0] >= open_[0][0]):
             break
     return [ids for _, ids in sorted([*done, *open_], key=lambda one: -one[0])[:beams]]
+
+
+# What `zoo predict` writes for a user's own texts --------------------------------------------------
+
+
+def likelihoods(
+    plan: text.Plan, inputs: Any, rows: np.ndarray, function: Function
+) -> dict[str, Any]:
+    """How well a causal model foresees texts: every token of each, one full context after another."""
+    task, room = get_task("causal_lm"), plan["shape"][0]
+    sizes, nats = np.zeros((len(rows), 2), dtype=np.int64), np.zeros(len(rows))
+    assert task.judge is not None
+    for k, ids in enumerate(_cut(plan, take_rows(inputs, rows))):
+        for start in range(0, len(ids), room):
+            window = _window(ids[start : start + room], room)
+            example = task.frame(plan, window, np.zeros(1))
+            found, _, loss = task.judge(function(example.x), example, plan)
+            sizes[k] += found[0]
+            nats[k] += loss[0] * found[0, 0]
+    return {
+        "tokens": sizes[:, 0],
+        "characters": sizes[:, 1],
+        "bits_per_character": _per(nats, sizes[:, 1]) / np.log(2),
+        "perplexity": np.exp(_per(nats, sizes[:, 0])),
+    }
+
+
+def fillings(plan: text.Plan, inputs: Any, rows: np.ndarray, function: Function) -> dict[str, Any]:
+    """Texts with each ``[MASK]`` replaced by the most probable token, all at once, and the
+    pseudo-perplexity of the other tokens, each hidden in turn (Salazar et al., ACL 2020)."""
+    length, mask = plan["shape"][0], plan["mask"]
+    room = length - 2  # beside [CLS] and [SEP]
+    told, tokens, nats = [], np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
+    for k, line in enumerate(take_rows(inputs, rows)):
+        parts = _cut(plan, str(line).split("[MASK]"))
+        ids = parts[0] + [token for part in parts[1:] for token in (mask, *part)]
+        tokens[k] = len(ids) - ids.count(mask)
+        for start in range(0, len(ids), room):
+            window = ids[start : start + room]
+            x = _window([plan["start"], *window, plan["end"]], length)
+            places = np.arange(1, 1 + len(window))
+            gaps = places[x[0, places] == mask]
+            if len(gaps):
+                logits = function(x)[0, gaps].copy()
+                logits[:, plan["special"]] = -np.inf
+                x[0, gaps] = logits.argmax(axis=1)
+                ids[start : start + room] = x[0, places].tolist()
+            for place in np.setdiff1d(places, gaps):
+                hidden = x.copy()
+                hidden[0, place] = mask
+                logits = function(hidden)[0, place].astype(np.float64)
+                nats[k] += np.logaddexp.reduce(logits) - logits[x[0, place]]
+        told.append(text.join(plan, ids))
+    return {"filled": told, "tokens": tokens, "pseudo_perplexity": np.exp(_per(nats, tokens))}
+
+
+def restorations(
+    plan: text.Plan, inputs: Any, rows: np.ndarray, function: Function
+) -> dict[str, Any]:
+    """What a model makes of source texts, of the most probable tokens; ``unread`` counts the tokens
+    at the end of a source for which it has no room."""
+    side = plan["sides"]
+    sources = _cut(plan, take_rows(inputs, rows))
+    # One row's outputs at a time: they are as large as its answer times the vocabulary.
+    made = [greedy(function, _window(ids[:side], 2 * side), plan)[0] for ids in sources]
+    unread = [max(len(ids) - side, 0) for ids in sources]
+    return {"restored": [text.join(plan, ids) for ids in made], "unread": unread}
+
+
+def _cut(plan: text.Plan, texts: Iterable[Any]) -> list[list[int]]:
+    """The ids of each text, without start, end and filling."""
+    found = text.tokenizer_of(plan).cut(plan, [str(one) for one in texts])
+    return [[int(token) for token in ids] for ids in found]
+
+
+def _window(ids: Sequence[int], length: int) -> np.ndarray:
+    """Ids and filling behind them: int32 (1, length)."""
+    window = np.full((1, length), PADDING, dtype=np.int32)
+    window[0, : len(ids)] = ids
+    return window
+
+
+def _per(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Totals over counts, NaN where nothing was counted."""
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

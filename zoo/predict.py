@@ -113,6 +113,7 @@ def to_predictions(
     if task.judge is not None:
         y_true, y_pred, scores = task.judge(outputs, example, plan)
     else:
+        assert task.decode is not None
         y_true = example.labels
         y_pred, scores = task.decode(unscale(outputs, plan))
         y_pred = y_pred.astype(y_true.dtype)

@@ -53,8 +53,8 @@ class Task:
     zeros. A task with chance in it has ``draw(plan) -> f(x, y, weights, state)``, which TensorFlow
     runs on each training batch with the int64 (2,) state of that step, and ``settle(plan, example,
     rows)``, the draw that evaluation holds fixed, a function of the row ids (n,) alone.
-    ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where ``decode``
-    is not all there is to it. ``ask(function, example, plan)`` gives ``judge`` its outputs where it takes more than one
+    ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where there is no
+    ``decode``, as outputs say nothing without their example. ``ask(function, example, plan)`` gives ``judge`` its outputs where it takes more than one
     call of the model. ``columns(predictions)`` are further arrays (n,) of the predictions'
     file. ``explained(inputs, outputs, plan)``, of keras.ops, gives the (n, k) outputs that attributions
     explain, where they are not the model's own, ``explained_as`` names a single one, and
@@ -78,13 +78,13 @@ class Task:
     fairness: tuple[str, ...]
     fairness_positive: tuple[str, ...]
     outputs: Callable[[int], int]
-    decode: Callable[[Array], tuple[Array, Any]]
     sample_score: Callable[[Array, Array, Any], Array]
     score_unit: str
     space: str
     classes: bool
     baseline: str
     frame: Callable[[Plan, Array, Array], Example]
+    decode: Callable[[Array], tuple[Array, Any]] | None = None
     supervised: bool = True
     draw: Callable[[Plan], Callable[..., tuple[Any, Any, Any]]] | None = None
     settle: Callable[[Plan, Example, Array], Example] | None = None
@@ -345,10 +345,6 @@ def _per_answer(config: Mapping[str, Any]) -> tuple[int, ...]:
     return (config["shape"][0] // 2, config["vocabulary"])
 
 
-def _undecoded(logits: Array) -> tuple[Array, None]:
-    raise NotImplementedError("outputs of language models are judged with their examples")
-
-
 def _per_token(config: Mapping[str, Any]) -> tuple[int, ...]:
     return (config["shape"][0], config["vocabulary"])
 
@@ -428,6 +424,27 @@ _CLASS_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro"
 _RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "true_negative_rate",
           "false_negative_rate", "precision")  # fmt: skip
 
+
+def _language(**row: Any) -> Task:
+    """A row of what language models have in common."""
+    common = {
+        "loss": "SparseCategoricalCrossentropy",
+        "loss_args": {"from_logits": True},
+        "fairness_positive": (),
+        "outputs": lambda classes: 0,
+        "sample_score": _own_scores,
+        "score_unit": "nats a token",
+        "space": "logit",
+        "classes": False,
+        "supervised": False,
+        "judge": judge_tokens,
+        "columns": _token_columns,
+        "width": _per_token,
+        "samples": 12,
+    }
+    return Task(**{**common, **row})
+
+
 TASKS: dict[str, Task] = {
     row.name: row
     for row in (
@@ -479,54 +496,26 @@ TASKS: dict[str, Task] = {
             baseline="ridge regression",
             frame=_frame_column,
         ),
-        Task(
+        _language(
             name="causal_lm",
-            loss="SparseCategoricalCrossentropy",
-            loss_args={"from_logits": True},
             metrics=("bits_per_character", "perplexity", "token_accuracy", "token_loss"),
             fairness=("token_loss", "bits_per_character", "token_accuracy"),
-            fairness_positive=(),
-            outputs=lambda classes: 0,
-            decode=_undecoded,
-            sample_score=lambda y, p, s: s,
-            score_unit="nats a token",
-            space="logit",
-            classes=False,
             baseline="interpolated trigrams of tokens",
             frame=_frame_next,
-            supervised=False,
-            judge=judge_tokens,
-            columns=_token_columns,
             explained=_at_the_end,
             explained_truth=_true_end,
             reference="zoo.train.ngrams:next_token",
-            width=_per_token,
             unit="passage",
+            answers="zoo.generate:likelihoods",
             generate="zoo.generate:continued",
-            samples=12,
         ),
-        Task(
+        _language(
             name="seq2seq",
-            loss="SparseCategoricalCrossentropy",
-            loss_args={"from_logits": True},
-            metrics=(
-                "character_error_rate",
-                "exact_match",
-                "token_accuracy",
-                "perplexity",
-                "token_loss",
-            ),
+            metrics=("character_error_rate", "exact_match", "token_accuracy", "perplexity",
+                     "token_loss"),
             fairness=("token_loss", "character_error_rate", "exact_match", "token_accuracy"),
-            fairness_positive=(),
-            outputs=lambda classes: 0,
-            decode=_undecoded,
-            sample_score=lambda y, p, s: s,
-            score_unit="nats a token",
-            space="logit",
-            classes=False,
             baseline="the input as it is",
             frame=_frame_pair,
-            supervised=False,
             ask=_ask_pair,
             judge=_judge_pair,
             columns=_pair_columns,
@@ -535,34 +524,21 @@ TASKS: dict[str, Task] = {
             reference="zoo.train.ngrams:copied",
             width=_per_answer,
             unit="damaged line",
+            answers="zoo.generate:restorations",
             generate="zoo.generate:restored",
-            samples=12,
         ),
-        Task(
+        _language(
             name="masked_lm",
-            loss="SparseCategoricalCrossentropy",
-            loss_args={"from_logits": True},
             metrics=("perplexity", "token_accuracy", "token_loss"),
             fairness=("token_loss", "token_accuracy"),
-            fairness_positive=(),
-            outputs=lambda classes: 0,
-            decode=_undecoded,
-            sample_score=lambda y, p, s: s,
-            score_unit="nats a token",
-            space="logit",
-            classes=False,
             baseline="how frequent each token is",
             frame=_frame_masked,
-            supervised=False,
             draw=_draw_masked,
             settle=_settle_masked,
-            judge=judge_tokens,
-            columns=_token_columns,
             explained=_at_first_mask,
             reference="zoo.train.ngrams:frequencies",
-            width=_per_token,
             unit="passage",
-            samples=12,
+            answers="zoo.generate:fillings",
         ),
         Task(
             name="forecasting",
@@ -572,7 +548,6 @@ TASKS: dict[str, Task] = {
             fairness=("mase", "mae", "rmse"),
             fairness_positive=(),
             outputs=lambda classes: 1,
-            decode=_decode_values,
             sample_score=_own_scores,
             score_unit="seasonal changes",
             space="value",
@@ -595,7 +570,6 @@ TASKS: dict[str, Task] = {
             fairness=("elbo",),
             fairness_positive=(),
             outputs=lambda classes: 0,
-            decode=_decode_values,
             sample_score=_own_scores,
             score_unit="nats",
             space="nats",
@@ -614,7 +588,7 @@ TASKS: dict[str, Task] = {
             shown="zoo.train.pictures:generated",
         ),
     )
-}
+}  # fmt: skip
 
 
 def get_task(name: str) -> Task:

@@ -54,7 +54,7 @@ def parity(
         meant, said = reference(x), artifact(x)
         gaps.append(np.abs(meant - said).max())
         values.append(np.array([meant.sum(), np.square(meant, dtype=np.float64).sum(), meant.size]))
-        if task.classes:
+        if task.classes and task.decode is not None:
             same.append(task.decode(said)[0] == task.decode(meant)[0])
     total, squares, count = np.sum(values, axis=0)
     return {

@@ -136,6 +136,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     artifact, parts = Artifact(variant.artifact), []
 
     def classified(rows: np.ndarray) -> dict[str, Any]:
+        assert task.decode is not None
         outputs = artifact(preprocess.apply(plan, take_rows(inputs, rows)))
         y_pred, scores = task.decode(unscale(outputs, plan))
         if not data["classes"]:

@@ -507,12 +507,17 @@ def _texts_alone(frame: Any, path: Path, request: Request) -> Table:
     )
 
 
-def read_plain(path: Path, request: Request, sha256: str) -> Table:
-    """A plain text, as rows of the unit that the task asks for: passages unless it says otherwise."""
+def _plain(path: Path) -> str:
     with _reading(path, "UTF-8 text"), _open_text(path) as file:
         content = file.read().replace("\r\n", "\n")
         if "\x00" in content:
             raise ValueError("bytes that are no text")
+    return content
+
+
+def read_plain(path: Path, request: Request, sha256: str) -> Table:
+    """A plain text, as rows of the unit that the task asks for: passages unless it says otherwise."""
+    content = _plain(path)
     task = request.task or "causal_lm"
     if _unit(replace(request, task=task)) is None:
         raise ZooError(
@@ -667,6 +672,19 @@ READERS: dict[tuple[str, ...], Callable[[Path, Request, str], Table]] = {
 }
 
 
+def _lines(path: Path) -> np.ndarray:
+    """The lines of a plain text that are not blank, each a text: strings (n,)."""
+    lines = [line for line in _plain(path).split("\n") if line.strip()]
+    if not lines:
+        raise ZooError(
+            f"{path} holds no text.",
+            expected="one text a line",
+            received="blank lines",
+            kind="empty_file",
+        )
+    return np.array(lines, dtype=str)
+
+
 def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
     """Inputs alone, for a model with this preprocessing: a frame, uint8 images (n, h, w, c), or
     texts: strings (n,). :func:`zoo.data.core.take_rows` takes some of them."""
@@ -679,6 +697,8 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
         frame = open_frame(path, sha256_file(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
         return texts_of(frame, column)
+    if kind == "text" and function is read_plain:
+        return _lines(path)
     if kind == "series" and function is read_table:
         from zoo.data.series import newest
 
@@ -699,7 +719,8 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
             "image": "a folder of pictures or an NPZ file with an array images",
             "series": f"a CSV, JSON lines or Parquet file with a column {plan.get('column')!r} and "
             "one of dates",
-            "text": f"a CSV, JSON lines or Parquet file with a column {plan.get('column')!r}",
+            "text": f"a CSV, JSON lines or Parquet file with a column {plan.get('column')!r}, or a "
+            "plain text with one text a line",
         }[kind],
         received=path.suffix or "a folder",
         kind="kind_mismatch",
