@@ -368,6 +368,64 @@ def test_unknown_executions_are_refused(text):
         Execution.parse(text)
 
 
+def normalised(**options):
+    from zoo.backend import keras, seed_everything
+
+    seed_everything(0)
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((8, 8, 2)), layers.Conv2D(4, 3, use_bias=False),
+        layers.BatchNormalization(**options), layers.ReLU(), layers.GlobalAveragePooling2D(),
+        layers.Dense(1),
+    ])  # fmt: skip
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": False, "center": False}, {"momentum": 0.5, "epsilon": 1e-2}]
+)
+def test_fused_batch_normalisation_learns_what_keras_does(options):
+    from zoo.backend import tf
+    from zoo.train.execution import Execution, compile_step
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(1, 3, size=(20, 8, 8, 2)).astype("float32")
+    y = rng.normal(size=(20, 1)).astype("float32")
+    one, other = normalised(**options), normalised(**options)
+    one.fit(x, y, batch_size=5, shuffle=False, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+    compile_step(other, Execution("graph"))(iter(batches), 4)
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=2e-5, atol=2e-6, err_msg=a.path)
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "kernels"),
+    [({}, {}, 1), ({}, {"trainable": False}, 0), ({"synchronized": True}, {}, 0),
+     ({"renorm": True}, {}, 0), ({"axis": 1}, {}, 0)],
+)  # fmt: skip
+def test_the_fused_kernel_is_used_where_it_computes_the_same(options, change, kernels):
+    from zoo.backend import keras, tf
+    from zoo.train.fused import fused_batch_normalization
+
+    model = normalised(**options)
+    layer = next(
+        found for found in model.layers if isinstance(found, keras.layers.BatchNormalization)
+    )
+    for name, value in change.items():
+        setattr(layer, name, value)
+
+    def count(training: bool) -> int:
+        traced = tf.function(lambda x: model(x, training=training))
+        with fused_batch_normalization():
+            graph = traced.get_concrete_function(tf.TensorSpec((4, 8, 8, 2))).graph
+        return sum(op.type == "FusedBatchNormV3" for op in graph.get_operations())
+
+    assert (count(True), count(False)) == (kernels, 0)
+    assert "fused" not in keras.layers.BatchNormalization.call.__module__  # only while it is open
+
+
 def test_models_with_batch_statistics_get_full_batches_only():
     from zoo.backend import keras
     from zoo.train.feed import Feed, has_batch_statistics

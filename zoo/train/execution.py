@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.train.fused import fused_batch_normalization
 
 #: Steps of one call of the compiled function, unless measured or asked for.
 STEPS_PER_CALL = 16
@@ -78,7 +79,11 @@ def compile_step(model: Any, execution: Execution, replicas: Any = None) -> Step
     """
     from zoo.backend import tf
 
-    one = model.train_step if replicas is None else replicas.step(model.train_step)
+    def fused(batch: Any) -> dict[str, Any]:
+        with fused_batch_normalization():
+            return dict(model.train_step(batch))
+
+    one = fused if replicas is None else replicas.step(model.train_step)
     one = tf.function(one, jit_compile=execution.xla or None, reduce_retracing=True)
 
     @tf.function(reduce_retracing=True, autograph=False)
