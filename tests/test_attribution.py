@@ -164,6 +164,10 @@ def test_permutation_thins_the_background_to_the_budget_and_stays_additive():
     x, background = normal(2, 6), normal(40, 6)
     found = boxed(x, background, method="permutation", budget=100)
     assert found.background == 10
+    assert found.note == (
+        "10 of 40 background rows were used, evenly spaced: a row may cost 100 calls of the artefact"
+    )
+    assert boxed(x, background, method="permutation", budget=1000).note is None
     assert found.additivity_error["max"] < 1e-12
 
 

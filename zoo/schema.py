@@ -60,6 +60,8 @@ class RunDocument(Bound):
     run: str
     spec: dict[str, Any]  # name, version, family, task, structure (hash), source, license
     config: dict[str, Any]  # resolved arguments of build()
+    params: int | None = None  # variables of the model as it was built; spec's are the published
+    loss: dict[str, str] = {}  # units of log.jsonl's losses: training, validation
     options: dict[str, Any]  # resolved training options
     data: dict[str, Any]  # the request, name, kind, task, sha256, sizes, classes, features, groups
     experiment: str
@@ -156,6 +158,7 @@ class ExplainResult(Bound):
     additive: bool | None = None
     additivity_error: dict[str, float | None] = {}  # max, mean; relative to the output's spread
     features: list[dict[str, Any]] = []  # {name, importance}, most important first
+    note: str | None = None  # which rows were fewer than asked for, and why
     quality: dict[str, float | None] = {}
     error: str | None = None
 

@@ -30,6 +30,12 @@ from zoo_report.text import (
 
 ALPHA = 0.05  # a change is called measurable when its Holm-adjusted p is below
 TOLERANCE = 0.01  # how much a recommended variant may lose: a point, or 1 % of base's error
+#: What a change must reach to be told as a finding: a tenth of what the rule lets a variant lose, so
+#: that ten such changes together could not decide it. Chosen before looking, as a smallest effect
+#: size of interest is (Lakens, Scheel & Isager, AMPPS 1(2), 2018): a p value says only that many
+#: rows were compared.
+RELEVANT = TOLERANCE / 10
+Z95 = 1.959964  # standard normal, 97.5 %
 NAMED_CHANGES = 3  # changes spelled out in a verdict; the others are counted
 ALL, GAP = "(all)", "(gap)"
 MAIN_METRICS = ("accuracy", "mase", "elbo", "mae", "rmse", "token_loss")
@@ -42,7 +48,8 @@ class Outcome:
     ``faster`` is ``(ratio, low, high)``: of rounds side by side, or without an interval (NaN) of two
     separate measurements.
     ``overall`` is the change of the main metric over all rows, ``elsewhere`` the measurable losses
-    in other metrics there; ``losses``, ``gains`` and ``shifts`` are measurable changes in groups.
+    in other metrics there; ``losses``, ``gains`` and ``shifts`` are findings in groups, and
+    ``negligible`` counts the measurable changes there that are too small to be one.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Outcome:
     shifts: list[dict[str, Any]]
     widened: list[dict[str, Any]]
     elsewhere: list[dict[str, Any]]
+    negligible: int
     tested: int
     groups: int
     error: str | None
@@ -143,7 +151,7 @@ class Findings:
     def _outcome(self, name: str) -> Outcome:
         rows = [row for row in self.deltas if row.get("variant") == name]
         grouped = [row for row in rows if row.get("group") not in (ALL, GAP)]
-        changed = [row for row in grouped if measurable(row)]
+        changed = [row for row in grouped if self.finding(row)]
         overall = [r for r in rows if r.get("group") == ALL and r.get("metric") == self.main]
         return Outcome(
             name=name,
@@ -158,20 +166,44 @@ class Findings:
             widened=[
                 row
                 for row in rows
-                if row.get("group") == GAP and known(row.get("ci_low")) and row["ci_low"] > 0
+                if row.get("group") == GAP and self.finding(row) and row["ci_low"] > 0
             ],
             elsewhere=[
                 row
                 for row in rows
                 if row.get("group") == ALL
                 and row.get("metric") != self.main
-                and measurable(row)
+                and self.finding(row)
                 and benefit(row) < 0
             ],
+            negligible=sum(measurable(row) and not self.matters(row) for row in grouped),
             tested=sum(known(row.get("p_adjusted")) for row in grouped),
             groups=len({(row["attribute"], row["group"]) for row in grouped}),
             error=self.document(name).get("error"),
         )
+
+    def matters(self, row: dict[str, Any]) -> bool:
+        """Whether a change is large enough to be a finding: see :data:`RELEVANT`.
+
+        Shares are compared in points, errors and scores with base's own; what is neither better nor
+        worse and has no natural zero, as the mean prediction, with base's main metric.
+        """
+        if not known(row.get("delta")):
+            return False
+        text = metric_text(row["metric"])
+        size = abs(row["delta"])
+        if text.percent:
+            return size >= RELEVANT
+        own = row.get("base") if text.direction and row.get("group") != GAP else None
+        against = own if known(own) else self.metrics("base").get(self.main, {}).get("value")
+        return size >= RELEVANT * abs(against) if known(against) else True
+
+    def finding(self, row: dict[str, Any]) -> bool:
+        """A change that is measurable, or for a gap has an interval without zero, and matters."""
+        low, high = row.get("ci_low"), row.get("ci_high")
+        if row.get("group") == GAP:
+            return known(low) and known(high) and (low > 0 or high < 0) and self.matters(row)
+        return measurable(row) and self.matters(row)
 
     # The recommendation
 
@@ -200,12 +232,18 @@ class Findings:
             return "it is not smaller than base"
         if row is None or not known(row.get("ci_low")) or not known(row.get("ci_high")):
             return f"its change in {sentence_label(self.main)} has no interval"
-        scale = 1.0 if metric_text(self.main).direction > 0 else abs(row.get("base") or 0.0)
-        worst = row["ci_low"] if metric_text(self.main).direction > 0 else -row["ci_high"]
-        if worst <= -TOLERANCE * scale:
+        better = metric_text(self.main).direction > 0
+        allowed = TOLERANCE if better else TOLERANCE * abs(row.get("base") or 0.0)
+        worst, best = sorted((row["ci_low"], row["ci_high"]), reverse=not better)
+        if (worst if better else -worst) <= -allowed:
+            certain = (best if better else -best) <= -allowed
+            if not certain and (few := self.too_few(row)):
+                return few
+            moved = ("fell" if better else "rose") if certain else ""
+            moved = moved or f"may have {'fallen' if better else 'risen'}"
             shown = interval(self.main, row["ci_low"], row["ci_high"], change=True)
             return (
-                f"its {sentence_label(self.main)} may have fallen by more than the rule allows: "
+                f"its {sentence_label(self.main)} {moved} by more than the rule allows: "
                 f"the change is anywhere in {shown}{unit(self.main, change=True)}"
             )
         if outcome.losses:
@@ -215,6 +253,20 @@ class Findings:
         if not outcome.tested:
             return "no group was compared"
         return None
+
+    def too_few(self, row: dict[str, Any]) -> str:
+        """That no variant could meet the rule on so few rows, were every answer the same; or nothing.
+
+        The interval of a share's paired change (Bonett & Price, JEBS 37(4), 2012) is
+        ``z * sqrt(2) / (n + 2)`` wide on either side where no answer changed.
+        """
+        needed = math.floor(Z95 * math.sqrt(2) / TOLERANCE - 2) + 1
+        if not metric_text(self.main).percent or not known(row.get("n")) or row["n"] >= needed:
+            return ""
+        return (
+            f"too few test rows ({count(row['n'])}) for a rule of {100 * TOLERANCE:.0f} point: "
+            f"about {needed} would be needed even if no answer changed"
+        )
 
     @property
     def recommended(self) -> Outcome | None:
@@ -236,6 +288,9 @@ class Findings:
             return "There is no variant besides base to compare."
         best = self.recommended
         if best is None:
+            few = {self.rejection(outcome) for outcome in self.outcomes if not outcome.error}
+            if len(few) == 1 and (reason := str(few.pop())).startswith("too few test rows"):
+                return f"{capital(reason)}. So base stays the recommended one."
             return "No variant meets the rule, so base stays the recommended one."
         return f"{best.name} is the recommended variant: {self.costs(best)}."
 
@@ -299,6 +354,11 @@ class Findings:
             counts = [plural(len(rows), one, many) for one, many, rows in present[1:]]
             if counts:
                 sentences.append(f"Besides, {listed(counts)} in groups, listed below.")
+        if outcome.negligible:
+            sentences.append(
+                f"{capital(plural(outcome.negligible, 'change'))} in groups "
+                f"{'is' if outcome.negligible == 1 else 'are'} measurable but negligible."
+            )
         return sentences + [f"{_gap(row)}." for row in outcome.widened[:NAMED_CHANGES]]
 
     def _overall(self, row: dict[str, Any]) -> str:
@@ -307,7 +367,8 @@ class Findings:
         told = f"{capital(sentence_label(row['metric']))} changed by {change(row)}"
         if not known(row.get("p_adjusted")):
             return f"{told}."
-        real = "a measurable change" if measurable(row) else "not a measurable change"
+        small = "" if self.matters(row) else " but negligible"
+        real = f"a measurable{small} change" if measurable(row) else "not a measurable change"
         seeds = self.against_seeds(row)
         tested = f"{real} (adjusted {probability(row['p_adjusted'])})"
         return f"{told}: {tested}{', ' + seeds if seeds else ''}."
@@ -377,8 +438,57 @@ class Findings:
         width = row["ci_high"] - row["ci_low"]
         return width if width or not metric_text(self.main).percent else min(1.0, 3 / row["n"])
 
+    def standing(self) -> str:
+        """The model and its baseline on the main metric, and which of them is better."""
+        entry = self._beside()
+        if entry is None:
+            return ""
+        name, mine, theirs, baseline = entry
+        said = (
+            f"{capital(sentence_label(name))} {_value(name, mine)}, against {_value(name, theirs)} of "
+            f"the baseline ({baseline['name']})"
+        )
+        row = (baseline.get("difference") or {}).get(name) or {"delta": mine - theirs}
+        row = {"metric": name, **row}
+        gain, low, high = benefit(row), row.get("ci_low"), row.get("ci_high")
+        if known(low) and known(high) and low <= 0 <= high:
+            shown = interval(name, low, high, change=True)
+            points = unit(name, change=True)
+            return f"{said}: no measurable difference ({shown}{points}, n = {count(row.get('n'))})."
+        if not gain:
+            return f"{said}: they are alike."
+        better = "the model" if gain > 0 else "the baseline"
+        if known(low) and known(high):  # sizes, the smaller end first: the verb tells the direction
+            row["ci_low"], row["ci_high"] = sorted((abs(low), abs(high)))
+        row["delta"] = abs(row["delta"])
+        told = change(row, absolute=True).replace("+", "")
+        return f"{said}: {better} is better by {told}."
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the baseline is better than the model, by more than the rows leave open."""
+        entry = self._beside()
+        if entry is None:
+            return False
+        name, mine, theirs, baseline = entry
+        row = {"metric": name, "delta": mine - theirs}
+        row |= (baseline.get("difference") or {}).get(name) or {}
+        low, high = row.get("ci_low"), row.get("ci_high")
+        unsure = known(low) and known(high) and low <= 0 <= high
+        return benefit(row) < 0 and not unsure
+
+    def _beside(self) -> tuple[str, float, float, dict[str, Any]] | None:
+        """The main metric, its value of the model and of the baseline, and the baseline's entry."""
+        result = self.run.get("result") or {}
+        baseline, mine = result.get("baseline") or {}, result.get("metrics") or {}
+        theirs = baseline.get("metrics") or {}
+        for name in (self.main, *mine):
+            if known(mine.get(name)) and known(theirs.get(name)) and metric_text(name).direction:
+                return name, mine[name], theirs[name], baseline
+        return None
+
     def target(self) -> str:
-        """The target line: hit or missed, and what the baseline reaches."""
+        """The target line: hit or missed; the baseline too where :meth:`standing` has not told it."""
         result = self.run.get("result") or {}
         target, baseline = result.get("target") or {}, result.get("baseline") or {}
         if not target:
@@ -388,14 +498,14 @@ class Findings:
             return f"Target: {target.get('reason', 'none')}."
         asked = f"{capital(sentence_label(name))} {_value(name, target['value'])}"
         if target.get("reason"):
-            told = f"Target: {asked} does not apply: {target['reason']}"
-        elif not known(target.get("reached")):
-            told = f"Target: {asked}; what was reached is unknown"
-        else:
-            word = "hit" if target["hit"] else "missed"
-            told = f"Target {word}: {asked} asked, {_value(name, target['reached'])} reached"
+            return f"Target: {asked} does not apply: {target['reason']}."
+        if not known(target.get("reached")):
+            return f"Target: {asked}; what was reached is unknown."
+        word = "hit" if target["hit"] else "missed"
+        told = f"Target {word}: {asked} asked, {_value(name, target['reached'])} reached"
         reference = (baseline.get("metrics") or {}).get(name)
-        if not known(reference):
+        beside = self._beside()
+        if not known(reference) or (beside and beside[0] == name):
             return f"{told}."
         return f"{told}; the baseline ({baseline.get('name')}) reaches {_value(name, reference)}."
 
@@ -411,7 +521,10 @@ class Findings:
 
 
 def measurable(row: dict[str, Any]) -> bool:
-    """A change whose adjusted p is below ALPHA."""
+    """A change whose adjusted p is below ALPHA and whose interval, if any, leaves out zero."""
+    low, high = row.get("ci_low"), row.get("ci_high")
+    if known(low) and known(high) and low <= 0 <= high:
+        return False
     return known(row.get("p_adjusted")) and known(row.get("delta")) and row["p_adjusted"] < ALPHA
 
 

@@ -55,6 +55,10 @@ def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
 
 
 def heat(grid: np.ndarray) -> np.ndarray:
-    """float (rows, columns) >= 0 -> uint8 (rows, columns, 3): white to vermillion."""
+    """float (rows, columns) >= 0 -> uint8 (rows, columns, 4): vermillion, from none to full.
+
+    The least is transparent: what is under it is the page, light or dark.
+    """
     strength = (grid / (grid.max() or 1.0))[:, :, None]
-    return np.rint(255 * (1 - strength) + FOR * strength).astype(np.uint8)
+    full = np.broadcast_to(FOR, (*grid.shape, 3))
+    return np.rint(np.concatenate([full, 255 * strength], axis=2)).astype(np.uint8)

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from zoo_report.bundle import Bundle, Rendered
+from zoo_report.text import letter
 from zoo_report.view import Cell, Table, View
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -56,7 +57,7 @@ def markdown_table(table: Table) -> Markdown:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    parts = [cell.text, f"({cell.note})" if cell.note else "", cell.small, cell.extra]
+    parts = [cell.text, f"({letter(cell.note)})" if cell.note else "", cell.small, cell.extra]
     return escape_markdown(" ".join(part for part in parts if part))
 
 
@@ -75,11 +76,12 @@ def _environments() -> tuple[Environment, Environment]:
     }
     loader = PackageLoader("zoo_report", "templates")
     html = Environment(loader=loader, autoescape=True, **shared)
-    html.filters["ticks"] = _code_in_html
+    html.filters |= {"ticks": _code_in_html, "letter": letter}
     # The card is escaped by default as the page is: each value passes through `finalize`.
     markdown = Environment(loader=loader, autoescape=False, finalize=escape_markdown, **shared)
     markdown.filters |= {
         "code": code,
+        "letter": letter,
         "table": markdown_table,
         "ticks": _code_in_markdown,
         "verbatim": Markdown,  # inside a fence; it starts with a word, so it can't end the fence

@@ -52,6 +52,27 @@ def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -
     )
 
 
+def _label(x: float, y: float, text: str, anchor: str = "start") -> Markup:
+    """A row's name around the height y, on two lines where it is long; the rest is in its title."""
+    lines = wrapped(text)
+    top = y - 6 * (len(lines) - 1)
+    return Markup("").join(
+        _text(x, top + 12 * k, line, "label", anchor) for k, line in enumerate(lines)
+    )
+
+
+LABEL = 17  # characters of a row's name on one line
+
+
+def wrapped(text: str) -> list[str]:
+    """A name on at most two lines of :data:`LABEL` characters, broken at a space if there is one."""
+    if len(text) <= LABEL:
+        return [text]
+    cut = text.rfind(" ", 1, LABEL + 1)
+    cut = cut if cut > 0 else LABEL
+    return [text[:cut].rstrip(), shorten(text[cut:].lstrip(), LABEL)]
+
+
 def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
     return Markup('<path d="M{} {}L{} {}" class="{}"/>').format(_n(x1), _n(y1), _n(x2), _n(y2), css)
 
@@ -165,7 +186,8 @@ def dots(
         series: (index, one point a row); the index chooses colour and marker.
     """
     left, top, step = 112.0, 8.0, 9.0
-    row_height = max(30.0, step * len(series) + 11)
+    long = 12 * any(len(wrapped(label)) > 1 for label, _ in rows)
+    row_height = max(30.0 + long, step * len(series) + 11)
     points = [point for _, line in series for point in line]
     low, high = span([bound for p in points for bound in (p.value, p.low, p.high)])
     place = scale(low, high, left, WIDTH - 12)
@@ -179,8 +201,8 @@ def dots(
             parts.append(_line(0, top + row_height * r, WIDTH, top + row_height * r, "rule"))
         full = Markup("<g><title>{}</title>{}{}</g>").format(
             f"{label} {small}",
-            _text(0, middle - 1 if small else middle + 4, shorten(label, 17), "label"),
-            _text(0, middle + 12, small, "tick"),
+            _label(0, middle - 1 if small else middle + 4, label),
+            _text(0, middle + (18 if len(wrapped(label)) > 1 else 12), small, "tick"),
         )
         parts.append(full)
         for s, (index, line) in enumerate(series):
@@ -198,7 +220,8 @@ def dots(
 
 def bars(title: str, items: Sequence[tuple[str, float, str]]) -> Markup:
     """Horizontal bars: (label, value >= 0, value as text), in the order given."""
-    left, height = 122.0, 22.0
+    left = 122.0
+    height = 30.0 if any(len(wrapped(label)) > 1 for label, *_ in items) else 22.0
     place = scale(0, max((value for _, value, _ in items), default=0) or 1.0, left, WIDTH - 48)
     parts = []
     for r, (label, value, shown) in enumerate(items):
@@ -210,7 +233,7 @@ def bars(title: str, items: Sequence[tuple[str, float, str]]) -> Markup:
             ).format(
                 label,
                 shown,
-                _text(left - 6, y + 11, shorten(label, 18), "label", "end"),
+                _label(left - 6, y + 11, label, "end"),
                 _n(left),
                 _n(y),
                 _n(max(0.5, place(value) - left)),
@@ -334,7 +357,8 @@ def beeswarm(
     Points that would overlap are stacked away from the row's middle, so a row's thickness shows
     how many there are.
     """
-    left, top, height = 112.0, 4.0, 26.0
+    left, top = 112.0, 4.0
+    height = 30.0 if any(len(wrapped(label)) > 1 for label, *_ in rows) else 26.0
     low, high = span([value for _, values, _ in rows for value in values])
     low, high = min(low, 0.0), max(high, 0.0)
     place = scale(low, high, left, WIDTH - 8)
@@ -346,7 +370,7 @@ def beeswarm(
         middle = top + height * (r + 0.5)
         parts.append(
             Markup("<g><title>{}</title>{}</g>").format(
-                label, _text(left - 6, middle + 4, shorten(label, 17), "label", "end")
+                label, _label(left - 6, middle + 4, label, "end")
             )
         )
         stacked: dict[int, int] = {}

@@ -143,7 +143,7 @@ def plain(value: float, *, sign: bool = False) -> str:
 def measure(name: str, value: float, *, change: bool = False, scale: float | None = None) -> str:
     """A metric's value without its unit: 0.853 accuracy -> ``85.3``; as a change ``+0.4`` points.
 
-    ``scale`` is the width of the interval: a narrow one earns a second decimal.
+    ``scale`` is the width of the interval: a narrow one earns further decimals.
     """
     text = metric_text(name)
     if text.percent:
@@ -151,6 +151,8 @@ def measure(name: str, value: float, *, change: bool = False, scale: float | Non
         return fixed(100 * value, 2 if fine else 1, sign=change)
     if abs(value) >= 100:
         return fixed(value, 1 if abs(value) < 1000 else 0, sign=change)
+    if change and scale and abs(value) < 0.1 and scale < 0.01:
+        return fixed(value, min(6, 1 - math.floor(math.log10(scale))), sign=True)
     return fixed(value, 3 if abs(value) < 10 else 2, sign=change)
 
 
@@ -207,6 +209,27 @@ def listed(parts: list[str], last: str = "and") -> str:
 def capital(text: str) -> str:
     """The first letter in upper case."""
     return text[:1].upper() + text[1:]
+
+
+def letter(n: int) -> str:
+    """The mark of the n-th footnote, from 1: ``a`` ... ``z``, ``aa``; a figure would read as a power."""
+    n -= 1
+    return (letter(n // 26) if n >= 26 else "") + "abcdefghijklmnopqrstuvwxyz"[n % 26]
+
+
+SHORT = 0.1  # ms: a column with a shorter time is told in microseconds
+
+
+def time_unit(values: list[Any]) -> tuple[float, str]:
+    """How many of a unit a millisecond is, and its name, for times of which some may be short."""
+    shortest = min((value for value in values if known(value) and value > 0), default=1.0)
+    return (1000.0, "µs") if shortest < SHORT else (1.0, "ms")
+
+
+def duration(value: float) -> str:
+    """Milliseconds as ``4.8 µs`` or ``1.20 ms``."""
+    factor, word = time_unit([value])
+    return f"{plain(factor * value)} {word}"
 
 
 # One unit for a whole column, chosen by its largest value.

@@ -23,6 +23,7 @@ from zoo_report.findings import (
     ALL,
     ALPHA,
     GAP,
+    RELEVANT,
     Findings,
     Outcome,
     benefit,
@@ -35,6 +36,7 @@ from zoo_report.text import (
     capital,
     clean,
     count,
+    duration,
     fixed,
     interval,
     known,
@@ -44,6 +46,7 @@ from zoo_report.text import (
     plain,
     plural,
     sentence_label,
+    time_unit,
     times,
     unit,
 )
@@ -77,9 +80,11 @@ LIMITS = {  # constraints of a sweep, in words
     "max_drop": ("a loss of at most", ""),
     "max_worst_group_drop": ("no group that loses more than", ""),
     "max_bytes": ("at most", " bytes"),
-    "max_p90_ms": ("a p90 latency of at most", " ms"),
+    "max_p90_ms": ("a p90 latency of at most", ""),
 }
 PREFERRED = {"size": "smallest", "gzip": "smallest when zipped", "latency": "fastest"}
+BETTER = {1: "Up and to the left is better. ", -1: "Down and to the left is better. ", 0: ""}
+IN_UNITS = ("mae", "rmse")  # metrics in the unit of the target
 FRONTS = {"size": "size", "latency": "latency", "worst_group_size": "worst group / size",
           "worst_group_latency": "worst group / latency"}  # fmt: skip
 DOCUMENTS = {  # what each section needs, and the command that makes it
@@ -185,7 +190,7 @@ class View:
         name, low, high = row["metric"], row.get("ci_low"), row.get("ci_high")
         width = high - low if known(low) and known(high) else None
         tone = ""
-        if measurable(row):
+        if self.found.finding(row):
             tone = {-1: "bad", 0: "shift", 1: "good"}[int(np.sign(benefit(row)))]
         return Cell(
             measure(name, row["delta"], change=True, scale=width),
@@ -215,6 +220,8 @@ class View:
             badges.append((self.found.gates(), "good" if passed else "bad"))
         if target and not target.get("reason"):
             badges.append(("Target hit", "good") if target["hit"] else ("Target missed", "bad"))
+        if self.found.beaten:
+            badges.append(("Below its baseline", "warn"))
         if self.run["status"] != "done":
             badges.append((f"Training {self.run['status']}", "warn"))
         if self.bundle.stale:
@@ -257,6 +264,7 @@ class View:
             if self.bundle.audit
             else [],
             "tiles": self._tiles(best),
+            "standing": self.found.standing(),
             "target": self.found.target(),
             "gates": self._gates(),
             "missing": [] if self.bundle.audit else [f"zoo audit {self.run['run']}"],
@@ -271,7 +279,7 @@ class View:
         cell = self._change(row, "It was not compared")
         latency, within = self.found.latency(best.name, "p90"), self.found.speed_interval(best)
         small = [within] if within else []
-        small += [f"p90 {plain(latency)} ms"] if latency else []
+        small += [f"p90 {duration(latency)}"] if latency else []
         return [
             {
                 "label": "Size",
@@ -324,6 +332,7 @@ class View:
             "cost": cost,
             "legend": self._legend(self.names),
             "charts": self._trade_offs(),
+            "better": BETTER[metric_text(self.main).direction],
             "missing": [*self._make("metrics"), *self._make("benchmark")],
             "none": not self.names,
         }
@@ -377,8 +386,9 @@ class View:
     def _cost(self) -> Table:
         documents = [self.found.document(name) for name in self.names]
         divisor, word = byte_unit([document.get("bytes") for document in documents])
-        columns = ["Variant", f"Size, {word}", f"gzip, {word}", "Zeros, %", "p50, ms", "p90, ms",
-                   "Throughput, 1/s", "Load, ms", "Peak memory, MB"]  # fmt: skip
+        factor, short = self._latency_unit()
+        columns = ["Variant", f"Size, {word}", f"gzip, {word}", "Zeros, %", f"p50, {short}",
+                   f"p90, {short}", "Throughput, 1/s", "Load, ms", "Peak memory, MB"]  # fmt: skip
         outcomes = {outcome.name: outcome for outcome in self.found.outcomes}
         rows = []
         for name, document in zip(self.names, documents, strict=True):
@@ -389,7 +399,10 @@ class View:
             missing = error or single.get("error") or (None if single else command)
             outcome = outcomes.get(name)
             size = self._number(document.get("bytes"), error, lambda v: plain(v / divisor))
-            p50, p90 = (self._number(self.found.latency(name, p), missing) for p in ("p50", "p90"))
+            p50, p90 = (
+                self._number(self.found.latency(name, p), missing, lambda v: plain(factor * v))
+                for p in ("p50", "p90")
+            )
             if outcome and outcome.smaller:
                 size = Cell(size.text, _versus(outcome.smaller, *SIZE))
             if outcome and outcome.faster:
@@ -425,6 +438,9 @@ class View:
             frozenset(range(1, len(columns))),
         )
 
+    def _latency_unit(self) -> tuple[float, str]:
+        return time_unit([self.found.latency(n, p) for n in self.names for p in ("p50", "p90")])
+
     def _legend(self, names: Iterable[str]) -> Markup:
         return svg.legend([(self.names.index(name), name) for name in names])
 
@@ -432,9 +448,11 @@ class View:
         """Quality against size and against latency."""
         values = [self.found.document(name).get("bytes") for name in self.names]
         divisor, word = byte_unit(values)
+        factor, short = self._latency_unit()
+        latencies = [self.found.latency(name, "p90") for name in self.names]
         axes = {
             f"size, {word}": [v / divisor if known(v) else None for v in values],
-            "p90 latency, ms": [self.found.latency(name, "p90") for name in self.names],
+            f"p90 latency, {short}": [v * factor if known(v) else None for v in latencies],
         }
         charts = []
         for x_label, places in axes.items():
@@ -476,12 +494,15 @@ class View:
             ),
         }  # fmt: skip
         divisor, word = byte_unit([row.get("bytes") for row in rows])
+        per_ms, short = time_unit([row.get("p90_ms") for row in rows])
         for front, (label, value_of, cost) in planes.items():
             unit_, factor = (
-                ("size, " + word, divisor) if cost == "bytes" else ("p90 latency, ms", 1)
+                ("size, " + word, 1 / divisor)
+                if cost == "bytes"
+                else (f"p90 latency, {short}", per_ms)
             )
             points = [
-                (self.names.index(row["variant"]), row["variant"], row[cost] / factor, point)
+                (self.names.index(row["variant"]), row["variant"], row[cost] * factor, point)
                 for row in rows
                 if not row.get("error")
                 and known(row.get(cost))
@@ -514,9 +535,10 @@ class View:
     def _sweep_table(self, sweep: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         metric = sweep["metric"]
         divisor, word = byte_unit([row.get("bytes") for row in rows])
+        per_ms, short = time_unit([row.get("p90_ms") for row in rows])
         own = Cell("base", tone="faint")
         columns = ["Variant", _header(metric), "Loss", "Worst group", "Largest loss of a group",
-                   f"Size, {word}", f"gzip, {word}", "p90, ms", "On the front of"]  # fmt: skip
+                   f"Size, {word}", f"gzip, {word}", f"p90, {short}", "On the front of"]  # fmt: skip
         cells = []
         for row in rows:
             error, worst = row.get("error"), row.get("worst_group") or {}
@@ -537,7 +559,7 @@ class View:
                 if hurt else self._dash(few),
                 self._number(row.get("bytes"), error, lambda v: plain(v / divisor)),
                 self._number(row.get("bytes_gzip"), error, lambda v: plain(v / divisor)),
-                self._number(row.get("p90_ms"), error),
+                self._number(row.get("p90_ms"), error, lambda v: plain(per_ms * v)),
                 Cell(", ".join(FRONTS[name] for name in row["front"]) or NONE),
             ])  # fmt: skip
         return Table(
@@ -702,19 +724,22 @@ class View:
 
     def _deltas(self) -> dict[str, Any]:
         deltas = self.found.deltas
-        notable = [row for row in deltas if _notable(row)]
+        notable = [row for row in deltas if self.found.finding(row)]
         notable.sort(key=lambda row: (benefit(row) >= 0, row.get("p_adjusted") or 0))
         return {
             "notable": self._delta_table("Changes against base that stand out", notable[:NOTABLE]),
             "all": self._delta_table("All changes against base", deltas),
             "compared": sum(known(row.get("p_adjusted")) for row in deltas),
             "count": len(notable),
+            "negligible": sum(measurable(row) and not self.found.matters(row) for row in deltas),
+            "threshold": f"below {100 * RELEVANT:g} points of a share, or {100 * RELEVANT:g} % of base's "
+            "error or score",
             "alpha": ALPHA,
         }
 
     def _delta_table(self, caption: str, deltas: list[dict[str, Any]]) -> Table:
-        columns = ["Variant", "Group", "Rows", "Metric", "Base", "Variant's", "Change",
-                   "Adjusted p", "Got worse", "Got better"]  # fmt: skip
+        columns = ["Variant", "Group", "Metric", "Change", "Adjusted p", "Rows", "Base",
+                   "Variant's", "Got worse", "Got better"]  # fmt: skip
         rows = []
         for row in deltas:
             name = row["metric"]
@@ -727,21 +752,21 @@ class View:
                 [
                     Cell(str(row["variant"])),
                     Cell(where, "" if row["attribute"] == ALL else str(row["attribute"])),
-                    self._number(row.get("n"), row.get("reason"), count),
                     Cell(_header(name)),
-                    self._metric(name, {"value": row.get("base"), "reason": row.get("reason")}),
-                    self._metric(name, {"value": row.get("value"), "reason": row.get("reason")}),
                     self._change(row, "Undefined in this group"),
                     self._number(
                         row.get("p_adjusted"),
                         row.get("reason") or "There is no exact test; see the interval",
                         lambda p: "< 0.001" if p < 0.001 else fixed(p, 3),
                     ),
+                    self._number(row.get("n"), row.get("reason"), count),
+                    self._metric(name, {"value": row.get("base"), "reason": row.get("reason")}),
+                    self._metric(name, {"value": row.get("value"), "reason": row.get("reason")}),
                     self._number(_either(flips, "correct_to_wrong", "worse"), none, count),
                     self._number(_either(flips, "wrong_to_correct", "better"), none, count),
                 ]
             )
-        return Table(caption, columns, rows, frozenset({2, 4, 5, 6, 7, 8, 9}))
+        return Table(caption, columns, rows, frozenset(range(3, 10)))
 
     # 3b. What the answers look like
 
@@ -778,6 +803,15 @@ class View:
             "private": self.bundle.private
             and any(v.get("arrays") for v in self.bundle.variants.values()),
             "table": self._explain_table(),
+            "quality": self._explain_quality(),
+            "notes": [
+                f"{text}."
+                for text in grouped(
+                    (f"{name} by {result['method']}", capital(result["note"]))
+                    for name, result in self._explained()
+                    if result.get("note")
+                )
+            ],
             "drift": self._drift(),
             "missing": self._make("explain"),
             "audit_missing": None if self.bundle.audit else f"zoo audit {self.run['run']}",
@@ -794,12 +828,18 @@ class View:
             grid = np.zeros(np.max(cells, axis=0) + 1)
             for place, row in zip(cells, features, strict=True):
                 grid[place] = max(row["importance"], 0.0)
-            return Markup('<img class="heat" src="{}" width="{}" height="{}" alt="{}">').format(
+            drawn = Markup('<img class="heat" src="{}" width="{}" height="{}" alt="{}">').format(
                 picture.png(picture.heat(grid)),
                 grid.shape[1],
                 grid.shape[0],
-                f"Mean importance of {grid.size} patches: the darker, the more important",
+                f"Mean importance of {grid.size} patches: the stronger, the more important",
             )
+            steps = Markup("").join(Markup('<i class="h{}"></i>').format(k) for k in range(5))
+            scale = Markup(
+                '<p class="ramp"><span>0</span>{}<span>{}, mean size of a patch’s '
+                "attribution</span></p>"
+            )
+            return drawn + scale.format(steps, plain(float(grid.max())))
         return svg.bars(
             "Global importance: mean size of the attributions",
             [
@@ -911,19 +951,38 @@ class View:
         source = picture.png(picture.overlay(arrays["images"][k], dense[..., column]))
         return {"src": source, "predicted": clean(predicted), "variant": name}
 
-    def _explain_table(self) -> Table | None:
-        def of_split(result: dict[str, Any]) -> str:
-            return "" if result["split"] == "test" else f"{result['split']} rows"
+    def _explained(self) -> list[tuple[str, dict[str, Any]]]:
+        """``(variant, result)`` of every explanation."""
+        return [(n, r) for n in self.names for r in self.bundle.variants[n]["explain"] or []]
 
-        results = [(n, r) for n in self.names for r in self.bundle.variants[n]["explain"] or []]
+    def _explain_quality(self) -> Table | None:
+        """What was measured of the explanations themselves."""
+        results = [(n, r) for n, r in self._explained() if any(map(known, r["quality"].values()))]
+        if not results:
+            return None
+        names = list(
+            dict.fromkeys(q for _, r in results for q, v in r["quality"].items() if known(v))
+        )
+        why = "This quality was not computed for this explanation"
+        return Table(
+            "How good the explanations are",
+            ["Variant", "Method", *(_LABELS.get(q, metric_text(q).label) for q in names)],
+            [
+                [
+                    Cell(name),
+                    Cell(result["method"] or NONE, _of_split(result)),
+                    *(self._number(result["quality"].get(q), why) for q in names),
+                ]
+                for name, result in results
+            ],
+            frozenset(range(2, len(names) + 2)),
+        )
+
+    def _explain_table(self) -> Table | None:
+        results = self._explained()
         if not results:
             return None
         columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max", "Additivity error, mean", "Distance from the artefact", "Samples/s"]  # fmt: skip
-        quality = list(
-            dict.fromkeys(
-                q for _, r in results for q, value in r["quality"].items() if known(value)
-            )
-        )
         rows = []
         for name, result in results:
             error = result.get("error")
@@ -932,7 +991,7 @@ class View:
             rows.append(
                 [
                     Cell(name),
-                    Cell(result["method"] or NONE, error or of_split(result)),
+                    Cell(result["method"] or NONE, error or _of_split(result)),
                     Cell(result["space"]),
                     self._number(result["samples"], error, count),
                     self._number(result["background"], error or "It needs none", count),
@@ -942,20 +1001,13 @@ class View:
                         result.get("artifact_gap"), error or "It was not compared with the artefact"
                     ),
                     self._number(result["samples_per_second"], error),
-                    *(
-                        self._number(
-                            result["quality"].get(q),
-                            error or "This quality was not computed for this explanation",
-                        )
-                        for q in quality
-                    ),
                 ]
             )
         return Table(
             "How each variant was explained; errors and distances relative to the output's range",
-            [*columns, *(_LABELS.get(name, metric_text(name).label) for name in quality)],
+            columns,
             rows,
-            frozenset(range(3, len(columns) + len(quality))),
+            frozenset(range(3, len(columns))),
         )
 
     def _drift(self) -> Table | None:
@@ -1003,14 +1055,15 @@ class View:
         result = self.run.get("result") or {}
         spec, data = self.run["spec"], self.run["data"]
         retrained = {
-            name: found["log"]
+            # Another model learns from base by another loss, of no unit of the run's.
+            name: (found["log"], {} if found["variant"]["model"] else self.run["loss"])
             for name, found in self.bundle.variants.items()
             if name != "base" and found.get("log")
         }
         return {
-            "charts": self._curves(self.bundle.log),
+            "charts": self._curves(self.bundle.log, self.run["loss"]),
             "advice": result.get("advice"),
-            "retrained": [(name, self._curves(log)) for name, log in retrained.items()],
+            "retrained": [(name, self._curves(*found)) for name, found in retrained.items()],
             "missing": [] if self.bundle.log else [f"zoo train --resume {self.run['run']}"],
             "model": _facts(
                 {
@@ -1019,7 +1072,7 @@ class View:
                     "Task": self.head["task"],
                     "Source": spec.get("source"),
                     "License": spec.get("license"),
-                    "Variables": spec.get("params"),
+                    "Variables": self.run["params"],
                     "Structure": spec.get("structure"),
                     **{f"Config: {key}": value for key, value in self.run["config"].items()},
                 }
@@ -1063,29 +1116,45 @@ class View:
             "baseline": self._baseline(result),
         }
 
-    def _curves(self, log: list[dict[str, Any]]) -> list[Markup]:
-        """Loss, then the main metric, of train and validation by epoch."""
+    def _curves(self, log: list[dict[str, Any]], units: dict[str, str]) -> list[Markup]:
+        """Loss, then the main metric, of train and validation by epoch.
+
+        Losses share an axis where ``units`` says that they are of one unit, and only there.
+        """
         rows = [(index, _flat(row)) for index, row in enumerate(log, 1)]
         columns = dict.fromkeys(key for _, row in rows for key in row)
         metric = next((m for m in (self.main, *QUALITY) if f"val_{m}" in columns), self.main)
+        both = dict(zip(("training", "validation"), ("loss", "val_loss"), strict=True))
+        if units and units["training"] == units["validation"]:
+            panels = [(f"Loss, {units['training']}", tuple(both.values()))]
+        else:
+            panels = [
+                (f"{capital(kind)} loss{', ' + units[kind] if units else ''}", (column,))
+                for kind, column in both.items()
+            ]
+        panels.append((self._with_unit(metric), (metric, f"val_{metric}")))
         charts = []
-        for name in ("loss", metric):
+        for label, shown in panels:
             series = []
-            for shade, column in enumerate((name, f"val_{name}")):
+            for column in shown:
                 line = [
                     (float(row.get("epoch", index)), float(row[column]))
                     for index, row in rows
                     if known(row.get(column))
                 ]
                 if line:
-                    label = "validation" if column.startswith("val_") else "training"
-                    series.append((shade, label, line))
+                    held_out = column.startswith("val_")
+                    series.append((int(held_out), "validation" if held_out else "training", line))
             if series:
-                label = "Loss" if name == "loss" else metric_text(name).label
                 charts.append(
                     svg.lines(f"{label} by epoch", series, x_label="epoch", y_label=label)
                 )
         return charts
+
+    def _with_unit(self, name: str) -> str:
+        """A metric's label; of an error in the target's unit, with the target's name."""
+        label, target = metric_text(name).label, self.run["data"].get("target")
+        return f"{label}, in units of {target}" if target and name in IN_UNITS else label
 
     def _baseline(self, result: dict[str, Any]) -> Table | None:
         baseline, mine = result.get("baseline") or {}, result.get("metrics") or {}
@@ -1285,12 +1354,8 @@ def _either(row: dict[str, Any], first: str, second: str) -> Any:
     return row[first] if row.get(first) is not None else row.get(second)
 
 
-def _notable(row: dict[str, Any]) -> bool:
-    """Measurable; or, for a gap, which has no exact test, an interval that leaves out zero."""
-    low, high = row.get("ci_low"), row.get("ci_high")
-    if row.get("group") == GAP:
-        return known(low) and known(high) and (low > 0 or high < 0)
-    return measurable(row)
+def _of_split(result: dict[str, Any]) -> str:
+    return "" if result["split"] == "test" else f"{result['split']} rows"
 
 
 def _lost(metric: str, drop: float | None) -> str:
@@ -1320,7 +1385,9 @@ def _loss_or_gain(metric: str, drop: float) -> str:
 
 def _amount(name: str, value: float, metric: str) -> str:
     """The value of a constraint, in the unit of what it limits."""
-    return _lost(metric, value).lstrip("+") if name.endswith("drop") else plain(value)
+    if name.endswith("drop"):
+        return _lost(metric, value).lstrip("+")
+    return duration(value) if name.endswith("_ms") else plain(value)
 
 
 def _limit(name: str, value: float, metric: str) -> str:

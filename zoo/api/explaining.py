@@ -48,9 +48,10 @@ def explain(
     results = []
     for item in chosen:
         progress.say(f"{item.name}: explaining")
-        results.append(
-            explain_one(session, item, method, samples, background, split, quality=quality)
-        )
+        result = explain_one(session, item, method, samples, background, split, quality=quality)
+        if result["note"]:
+            progress.say(f"{item.name}: {result['note']}")
+        results.append(result)
     return {"run": str(run.path), "results": results}
 
 
@@ -108,7 +109,18 @@ def explain_one(
     )
     if plan["kind"] == "text":
         found = dataclasses.replace(found, features=words_of(plan, x, found.values[..., 0]))
-    document = found.document() | {"artifact_gap": found.artifact_gap}
+    notes = [
+        f"the {of} split has {len(drawn):,} of the {asked:,} {what} rows asked for"
+        for of, drawn, asked, what in (
+            (split, rows, count, "explained"),
+            ("train", behind, background, "background"),
+        )
+        if len(drawn) < asked and (what == "background" or samples is not None)
+    ] + ([found.note] if found.note else [])
+    document = found.document() | {
+        "artifact_gap": found.artifact_gap,
+        "note": "; ".join(notes) or None,
+    }
     result = ExplainResult(
         **{
             **document,

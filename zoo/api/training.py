@@ -15,6 +15,7 @@ from zoo.run import BASE, RUNS, Run, find_run
 
 if TYPE_CHECKING:
     from zoo.data.core import Request
+    from zoo.predictions import Predictions
     from zoo.train.distribution import Replicas
     from zoo.train.session import Session
     from zoo.train.trackers import Tracking
@@ -204,7 +205,7 @@ def _trained(
         "execution": fitted.execution,
         "dropped_rows": fitted.dropped,
         "metrics": metrics,
-        "baseline": baseline(session),
+        "baseline": baseline(session, base.predictions()),
         "target": _target(session, metrics),
         "best": fitted.best,
         "advice": advice(session, run),
@@ -230,13 +231,32 @@ def advice(session: Session, run: Run) -> dict[str, Any]:
     )
 
 
-def baseline(session: Session) -> dict[str, Any]:
-    """The task's baseline on the same rows: ``{name, metrics}``."""
+def baseline(session: Session, said: Predictions) -> dict[str, Any]:
+    """The task's baseline on the test rows: ``{name, metrics, difference}``.
+
+    ``difference`` is the model's ``said`` less the baseline, ``{metric: {delta, ci_low, ci_high,
+    n}}`` of the same rows, for the metrics that are shares or means of them.
+    """
+    from dataclasses import replace
+
     from zoo.predict import point_metrics
     from zoo.tasks import function_of, get_task
+    from zoo_explain.fairness import compare
 
-    name, said = function_of(get_task(session.data.task).reference)(session)
-    return {"name": name, "metrics": point_metrics(said, session.data.task)}
+    name, reference = function_of(get_task(session.data.task).reference)(session)
+    rows = compare(
+        replace(reference, groups={}),
+        replace(said, groups={}),
+        task=session.data.task,
+        variant=BASE,
+    )
+    difference = {
+        row["metric"]: {key: row[key] for key in ("delta", "ci_low", "ci_high", "n")}
+        for row in rows
+        if row["delta"] is not None
+    }
+    metrics = point_metrics(reference, session.data.task)
+    return {"name": name, "metrics": metrics, "difference": difference}
 
 
 def _target(session: Session, metrics: Mapping[str, float | None]) -> dict[str, Any]:

@@ -147,6 +147,23 @@ def build_loss(task: Task, options: TrainOptions) -> Any:
     return LOSSES[name][task.loss](options)
 
 
+#: What a loss of values measures, where it is not the task's own or that of standardised values.
+_UNITS = {
+    "mse": "squared error",
+    "mae": "absolute error",
+    "huber": "Huber loss",
+    "log_cosh": "log cosh of the error",
+    "focal": "nats, focal",
+}
+
+
+def loss_unit(task: Task, options: TrainOptions) -> str:
+    """The unit of a training's loss: the task's own unless another loss was asked for."""
+    if options.loss in _UNITS:
+        return _UNITS[options.loss]
+    return _UNITS["mse"] if task.loss == VALUES else task.score_unit
+
+
 def mixes(options: TrainOptions) -> bool:
     """Whether some augmentation mixes pictures, so that targets become soft."""
     from zoo.train.augment import AUGMENTATIONS

@@ -24,7 +24,7 @@ from zoo.train.execution import Choice, Execution
 from zoo.train.feed import Samples, Stream
 from zoo.train.initial import start_from
 from zoo.train.loop import Fitted, fit
-from zoo.train.losses import check_loss, class_weights
+from zoo.train.losses import build_loss, check_loss, class_weights, loss_unit
 from zoo.train.options import TrainOptions, apply_settings
 from zoo.train.trackers import check_trackers
 
@@ -140,6 +140,35 @@ class Session:
         x = preprocess.apply(self.plan, self.data.take(rows))
         return get_task(self.data.task).frame(self.plan, x, self.data.y[rows])
 
+    def loss(self, y_true: np.ndarray, y_pred: np.ndarray, scores: np.ndarray | None) -> float:
+        """The mean loss of answers, in the training's own unit where that is of standardised values.
+
+        Args:
+            y_true, y_pred, scores: as in :class:`zoo.predictions.Predictions`, in the data's unit.
+        """
+        task = get_task(self.data.task)
+        if not self._standardised():
+            return float(task.sample_score(y_true, y_pred, scores).mean())
+        mean, scale = (self.plan["target"][key] for key in ("mean", "scale"))
+        true, said = (
+            ((np.asarray(values, np.float64) - mean) / scale).astype(np.float32)[:, None]
+            for values in (y_true, y_pred)
+        )
+        return float(build_loss(task, self.options)(true, said))
+
+    def loss_units(self) -> dict[str, str]:
+        """What the losses of the log are: ``{training, validation}``, alike where they compare."""
+        task = get_task(self.data.task)
+        own = loss_unit(task, self.options)
+        if self._standardised():
+            return dict.fromkeys(("training", "validation"), f"{own} of the standardised target")
+        return {"training": own, "validation": task.score_unit}
+
+    def _standardised(self) -> bool:
+        """Whether the model learns standardised values, while answers are in the target's unit."""
+        task = get_task(self.data.task)
+        return "target" in self.plan and task.judge is None and not task.classes
+
     def constant_loss(self) -> float | None:
         """The validation loss of one answer for all rows: the training rows' shares of classes, or
         their mean. None where the data bring no answers."""
@@ -150,9 +179,8 @@ class Session:
         if task.classes:
             shares = np.bincount(known, minlength=len(self.data.classes)) / len(known)
             scores = np.tile(shares, (len(wanted), 1))
-            return float(task.sample_score(wanted, scores.argmax(axis=1), scores).mean())
-        values = np.full(len(wanted), known.mean())
-        return float(task.sample_score(wanted, values, None).mean())
+            return self.loss(wanted, scores.argmax(axis=1), scores)
+        return self.loss(wanted, np.full(len(wanted), known.mean()), None)
 
     def replicas(self) -> Replicas | None:
         """The devices to train on, None for one; asked for before anything is computed."""
@@ -202,14 +230,13 @@ class Session:
         from zoo.predict import compiled, predict_rows
 
         forward, rows = compiled(model), self.data.parts["val"]
-        task = get_task(self.data.task)
-        name = task.metrics[0]
+        name = get_task(self.data.task).metrics[0]
 
         def validate() -> dict[str, float]:
             said = predict_rows(self, forward, "val", rows)
-            loss = task.sample_score(said.y_true, said.y_pred, said.scores).mean()
+            loss = self.loss(said.y_true, said.y_pred, said.scores)
             value = evaluate(name, said.y_true, said.y_pred, said.scores)
-            return {"val_loss": float(loss), f"val_{name}": value}
+            return {"val_loss": loss, f"val_{name}": value}
 
         return validate
 
@@ -369,6 +396,8 @@ def run_document(
         run=name,
         spec=spec,
         config=config,
+        params=model.count_params(),
+        loss=session.loss_units(),
         options={**session.options.document(), "deterministic": session.deterministic},
         data=data,
         experiment=hash_of(identity)[:16],

@@ -16,6 +16,7 @@ from zoo_explain.attribution.game import Attribution, Game, evaluate
 
 EXACT_PLAYERS = 8  # 2^8 coalitions with each of 50 background rows are 12,800 calls a row
 EXACT_CALLS = 20_000  # a row; the background is thinned beyond
+BUDGET = 2_500  # calls a row that permutation sampling may spend, unless it is told another number
 
 
 def coalitions(players: int) -> np.ndarray:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
+from zoo_explain.attribution.blackbox import BUDGET
 from zoo_explain.attribution.game import ADDITIVE, Game, evaluate
 from zoo_explain.attribution.methods import METHODS, route
 from zoo_explain.attribution.players import Player, fold, owners
-
-BUDGET = 2_500  # evaluations of the artefact a row that permutation sampling may spend
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Explanation:
     over the explained and the background rows. ``additive`` says that its max is at most 1e-3.
     ``artifact_gap`` is the largest difference between the explained Keras model and the artefact
     on the explained rows, in units of the same range (0 for black-box methods, which explain the
-    artefact itself). ``background`` is the number of background rows used. ``features`` are
+    artefact itself). ``background`` is the number of background rows used, and ``note`` says why, if
+    that is fewer than were given. ``features`` are
     ``{name, importance}``, importance being the mean ``|value|`` over rows, largest first.
     """
 
@@ -55,12 +55,13 @@ class Explanation:
     additivity_error: dict[str, float]
     artifact_gap: float
     features: list[dict[str, Any]] = field(default_factory=list)
+    note: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The fields of :class:`zoo.schema.ExplainResult` that an explanation knows."""
         names = ("method", "why_method", "space", "samples", "background", "seconds",
                  "samples_per_second", "additive", "additivity_error", "artifact_gap",
-                 "features")  # fmt: skip
+                 "features", "note")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -197,6 +198,10 @@ def explain(
             {"name": players[i].name, "importance": float(importance[i])}
             for i in np.argsort(-importance, kind="stable")
         ],
+        note=None
+        if len(found.background) == len(background)
+        else f"{len(found.background)} of {len(background)} background rows were used, evenly "
+        f"spaced: {row.thinning.format(budget=budget)}",
     )
 
 

@@ -18,7 +18,8 @@ class Method:
     ``obstacle(model, players)`` says why it does not apply, or None. ``because(model, players)``
     tells the reader why it was picked. ``white_box``: it needs the Keras model. ``additive``: its
     values add up to the output minus the base by construction, not only in the limit. ``exact``:
-    they are the Shapley values themselves, not an estimate or approximation.
+    they are the Shapley values themselves, not an estimate or approximation. ``thinning`` says why a
+    method may use fewer background rows than it is given, if it may.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Method:
     because: Callable[[Any, int], str]
     run: Callable[[Game], Attribution]
     source: str
+    thinning: str = ""
 
 
 def _white(obstacle: Callable[[Any], str | None]) -> Callable[[Any, int], str | None]:
@@ -80,16 +82,19 @@ METHODS: dict[str, Method] = {
                lambda model, players: "ids have no gradients, their word vectors do: expected "
                "gradients from the Embedding's output",
                whitebox.tokens, "Sundararajan, Taly & Yan, ICML 2017; Erion et al., Nature Machine "
-               "Intelligence 3, 2021"),
+               "Intelligence 3, 2021",
+               f"their word vectors are held to {whitebox.TOKEN_VALUES:,} numbers"),
         Method("exact", "Shapley values by enumeration", False, True, True,
                _too_many, _why_black_box("Shapley values over all coalitions of {players} players"),
-               blackbox.exact, "Shapley 1953; Lundberg & Lee, NeurIPS 2017"),
+               blackbox.exact, "Shapley 1953; Lundberg & Lee, NeurIPS 2017",
+               f"a row may cost {blackbox.EXACT_CALLS:,} calls of the artefact"),
         Method("permutation", "Shapley values by permutation sampling", False, True, False,
                lambda model, players: None,
                _why_black_box("Shapley values by permutation over {players} players"),
                blackbox.permutation,
                "Castro et al., Computers & OR 36, 2009; Strumbelj & Kononenko, KAIS 41, 2014; "
-               "Mitchell et al., JMLR 23, 2022"),
+               "Mitchell et al., JMLR 23, 2022",
+               "a row may cost {budget:,} calls of the artefact"),
     )
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ zero even where all groups are alike: a percentile interval of a true gap of 0 h
 What is done instead, for each disparity:
 
 1. an interval for each group as a function of a critical value c: Wilson's for shares, studentised
-   for means, Bonett & Price's (Biometrical J. 54(4), 2012) for a paired change of a share;
+   for means, Bonett & Price's (JEBS 37(4), 2012) for a paired change of a share;
 2. one c for all contrasts at once: the sup-t value, the quantile of the largest studentised
    deviation over all pairs of groups (Montiel Olea & Plagborg-Moller, J. Applied Econometrics 34(1),
    2019), the larger of the bootstrap's and the Gaussian limit's;
