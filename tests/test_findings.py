@@ -11,7 +11,7 @@ from zoo.predictions import Predictions
 from zoo_explain.fairness import compare
 from zoo_report import render
 from zoo_report.findings import Findings
-from zoo_report.text import duration, letter, metric_text, time_unit
+from zoo_report.text import duration, letter, time_unit
 from zoo_report.view import View
 
 
@@ -136,11 +136,11 @@ def beside(metric: str, mine: float, theirs: float, difference: dict | None = No
          "MASE 0.480, against 0.540 of the baseline (the simple one): the model is better by 0.060.",
          False),
         ("elbo", -105.0, -206.0, {"delta": 101.0, "ci_low": 99.0, "ci_high": 103.0, "n": 1000},
-         "ELBO, nats −105.0, against −206.0 of the baseline (the simple one): the model is better by "
-         "101.0 [99.00, 103.0] (n = 1,000).", False),
+         "ELBO −105.0 nats, against −206.0 nats of the baseline (the simple one): the model is better "
+         "by 101.0 nats [99.00, 103.0] (n = 1,000).", False),
         ("token_loss", 2.1, 1.9, {"delta": 0.2, "ci_low": -0.1, "ci_high": 0.5, "n": 40},
-         "Loss a token, nats 2.100, against 1.900 of the baseline (the simple one): no measurable "
-         "difference ([−0.100, +0.500], n = 40).", False),
+         "Loss a token 2.100 nats, against 1.900 nats of the baseline (the simple one): no measurable "
+         "difference ([−0.100, +0.500] nats, n = 40).", False),
     ],
 )  # fmt: skip
 def test_the_model_is_set_beside_its_baseline(metric, mine, theirs, difference, said, beaten):
@@ -189,7 +189,7 @@ def test_losses_share_an_axis_only_in_one_unit():
             str(chart).split("</title>")[0].split("<title>")[1] for chart in view.training["charts"]
         ]
 
-    metric = f"{metric_text('accuracy').label} by epoch"
+    metric = "Accuracy, % by epoch"
     assert labels(training="nats", validation="nats") == ["Loss, nats by epoch", metric]
     assert labels(training="nats, focal", validation="nats") == [
         "Training loss, nats, focal by epoch", "Validation loss, nats by epoch", metric,
@@ -236,3 +236,14 @@ def test_reductions_of_an_explanation_are_told():
     made = render(bundle)
     assert f"{note} (int8 by permutation)." in Page(made.html).words
     assert f"{note} (int8 by permutation)." in made.markdown
+
+
+def test_word_pieces_are_shown_as_words_without_their_filling():
+    bundle = build(n=300)
+    words = np.array([["[CLS]", "teen", "##ager", "[PAD]"]])
+    arrays = {"method": np.array("tokens"), "words": words, "values": np.ones((1, 4, 1)),
+              "truth": np.array(["b"]), "predicted": np.array(["b"])}  # fmt: skip
+    bundle.variants["base"]["arrays"] = arrays
+    page = render(bundle).html
+    assert "[PAD]" not in page
+    assert '>teen</span><span class="w3" title="1.00">ager</span>' in page

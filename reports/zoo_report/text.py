@@ -15,7 +15,7 @@ SPACES = {"\t": " ", "\n": " ", "\r": " "}
 
 @dataclass(frozen=True)
 class MetricText:
-    """How a metric is shown: ``percent`` metrics in %, their changes in points; others plainly.
+    """How a metric is shown: ``percent`` metrics in %, their changes in points; others in ``unit``.
 
     ``direction`` is +1 where higher is better, -1 where lower is, 0 for neither.
     """
@@ -23,6 +23,7 @@ class MetricText:
     label: str
     direction: int
     percent: bool = False
+    unit: str = ""
 
 
 METRICS: dict[str, MetricText] = {
@@ -33,7 +34,7 @@ METRICS: dict[str, MetricText] = {
     "recall_macro": MetricText("Recall (macro)", +1, True),
     "roc_auc": MetricText("ROC AUC", +1),
     "average_precision": MetricText("Average precision", +1),
-    "log_loss": MetricText("Log loss, nats", -1),
+    "log_loss": MetricText("Log loss", -1, unit="nats"),
     "brier": MetricText("Brier score", -1),
     "ece": MetricText("Calibration error (ECE)", -1, True),
     "selection_rate": MetricText("Selection rate", 0, True),
@@ -49,7 +50,7 @@ METRICS: dict[str, MetricText] = {
     "mean_prediction": MetricText("Mean prediction", 0),
     "exact_match": MetricText("Exact match", +1, True),
     "character_error_rate": MetricText("Characters off", -1, True),
-    "token_loss": MetricText("Loss a token, nats", -1),
+    "token_loss": MetricText("Loss a token", -1, unit="nats"),
     "perplexity": MetricText("Perplexity", -1),
     "bits_per_character": MetricText("Bits per character", -1),
     "token_accuracy": MetricText("Token accuracy", +1, True),
@@ -63,15 +64,15 @@ METRICS: dict[str, MetricText] = {
     "worst_group": MetricText("Worst group", 0),
     "mase": MetricText("MASE", -1),
     "smape": MetricText("SMAPE", -1),
-    "elbo": MetricText("ELBO, nats", +1),
+    "elbo": MetricText("ELBO", +1, unit="nats"),
     "mase_difference": MetricText("MASE difference", -1),
     "worst_group_mase": MetricText("Worst group's MASE", -1),
-    "elbo_difference": MetricText("ELBO difference, nats", -1),
-    "worst_group_elbo": MetricText("Worst group's ELBO, nats", +1),
+    "elbo_difference": MetricText("ELBO difference", -1, unit="nats"),
+    "worst_group_elbo": MetricText("Worst group's ELBO", +1, unit="nats"),
     "mae_difference": MetricText("MAE difference", -1),
     "worst_group_mae": MetricText("Worst group's MAE", -1),
-    "token_loss_difference": MetricText("Difference of the loss a token", -1),
-    "worst_group_token_loss": MetricText("Worst group's loss a token", -1),
+    "token_loss_difference": MetricText("Difference of the loss a token", -1, unit="nats"),
+    "worst_group_token_loss": MetricText("Worst group's loss a token", -1, unit="nats"),
     "mean_prediction_difference": MetricText("Mean prediction difference", -1),
 }
 
@@ -157,9 +158,10 @@ def measure(name: str, value: float, *, change: bool = False, scale: float | Non
 
 
 def unit(name: str, *, change: bool = False) -> str:
-    """The unit that belongs beside :func:`measure`: ``%``, `` points`` or nothing."""
-    if not metric_text(name).percent:
-        return ""
+    """The unit that belongs beside :func:`measure`: `` %``, `` points``, `` nats`` or nothing."""
+    text = metric_text(name)
+    if not text.percent:
+        return text.unit and f" {text.unit}"
     return " points" if change else " %"
 
 

@@ -84,6 +84,7 @@ LIMITS = {  # constraints of a sweep, in words
 }
 PREFERRED = {"size": "smallest", "gzip": "smallest when zipped", "latency": "fastest"}
 BETTER = {1: "Up and to the left is better. ", -1: "Down and to the left is better. ", 0: ""}
+FILLING = ("(padding)", "[PAD]")  # what fills a short text, of words and of word pieces
 IN_UNITS = ("mae", "rmse")  # metrics in the unit of the target
 FRONTS = {"size": "size", "latency": "latency", "worst_group_size": "worst group / size",
           "worst_group_latency": "worst group / latency"}  # fmt: skip
@@ -254,7 +255,7 @@ class View:
             "others": [
                 {
                     "name": outcome.name,
-                    "costs": capital(self.found.costs(outcome)) + "." if not outcome.error else "",
+                    "costs": self.found.costs(outcome) + "." if not outcome.error else "",
                     "effects": self.found.effects(outcome),
                     "bad": bool(outcome.losses or outcome.error),
                 }
@@ -900,11 +901,16 @@ class View:
                 "truth": clean(str(arrays["truth"][k])),
                 "predicted": clean(str(arrays["predicted"][k])),
                 "words": [
-                    {"word": clean(str(word)), "level": int(level), "value": plain(float(value))}
+                    {
+                        "word": clean(str(word)).removeprefix("##"),
+                        "glued": str(word).startswith("##"),  # the rest of the word before
+                        "level": int(level),
+                        "value": plain(float(value)),
+                    }
                     for word, level, value in zip(
                         arrays["words"][k], levels[k], values[k], strict=True
                     )
-                    if word != "(padding)"
+                    if word not in FILLING
                 ],
             }
             for k in range(count)
@@ -966,7 +972,7 @@ class View:
         why = "This quality was not computed for this explanation"
         return Table(
             "How good the explanations are",
-            ["Variant", "Method", *(_LABELS.get(q, metric_text(q).label) for q in names)],
+            ["Variant", "Method", *(_LABELS.get(q, _header(q)) for q in names)],
             [
                 [
                     Cell(name),
@@ -1043,7 +1049,7 @@ class View:
             [
                 "Variant",
                 "Method",
-                *(_LABELS.get(name, metric_text(name).label) for name in columns),
+                *(_LABELS.get(name, _header(name)) for name in columns),
             ],
             rows,
             frozenset(range(2, len(columns) + 2)),
@@ -1136,9 +1142,10 @@ class View:
         charts = []
         for label, shown in panels:
             series = []
+            factor = 100.0 if metric_text(shown[0]).percent else 1.0
             for column in shown:
                 line = [
-                    (float(row.get("epoch", index)), float(row[column]))
+                    (float(row.get("epoch", index)), factor * float(row[column]))
                     for index, row in rows
                     if known(row.get(column))
                 ]
@@ -1153,7 +1160,7 @@ class View:
 
     def _with_unit(self, name: str) -> str:
         """A metric's label; of an error in the target's unit, with the target's name."""
-        label, target = metric_text(name).label, self.run["data"].get("target")
+        label, target = _header(name), self.run["data"].get("target")
         return f"{label}, in units of {target}" if target and name in IN_UNITS else label
 
     def _baseline(self, result: dict[str, Any]) -> Table | None:
@@ -1337,7 +1344,7 @@ def _generated(shown: dict[str, np.ndarray]) -> dict[str, Any]:
                 ("Test pictures, above, and what their code gives back, below", pairs),
                 ("Pictures from codes drawn at random",
                  samples[:whole].reshape(-1, columns, *samples.shape[1:])),
-                (f"The first picture as one dimension moves from -2 to 2: {', '.join(nats)}", walk),
+                (f"The first picture as one dimension moves from −2 to 2: {', '.join(nats)}", walk),
             )
         ],
     }  # fmt: skip
@@ -1410,7 +1417,8 @@ def _header(name: str, *, change: bool = False) -> str:
     """A column's title with its unit: ``Accuracy, %``."""
     text = metric_text(name)
     label = f"{text.label}: change" if change else text.label
-    return f"{label}, {unit(name, change=change).strip()}" if text.percent else label
+    shown = unit(name, change=change).strip()
+    return f"{label}, {shown}" if shown else label
 
 
 def _is_interval(value: Any) -> bool:
