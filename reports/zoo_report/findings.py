@@ -218,7 +218,8 @@ class Findings:
         )
         return (
             f"the smallest variant whose 95 % interval of the change in {sentence_label(self.main)}"
-            f" {bound}, with no measurable loss in any group (Holm-adjusted p < {ALPHA})"
+            f" {bound}, with no measurable loss in any group (Holm-adjusted p < {ALPHA}) that is not "
+            "negligible"
         )
 
     def rejection(self, outcome: Outcome) -> str | None:
