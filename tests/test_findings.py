@@ -124,8 +124,8 @@ def beside(metric: str, mine: float, theirs: float, difference: dict | None = No
     ("metric", "mine", "theirs", "difference", "said", "beaten"),
     [
         ("accuracy", 0.863, 0.854, {"delta": 0.009, "ci_low": 0.006, "ci_high": 0.012, "n": 16_281},
-         "Accuracy 86.3 %, against 85.4 % of the baseline (the simple one): the model is better by "
-         "0.9 points [0.6, 1.2] (n = 16,281).", False),
+         "Accuracy 86.30 %, against 85.40 % of the baseline (the simple one): the model is better by "
+         "0.90 points [0.60, 1.20] (n = 16,281).", False),
         ("accuracy", 0.81, 0.83, {"delta": -0.02, "ci_low": -0.03, "ci_high": -0.01, "n": 900},
          "Accuracy 81.0 %, against 83.0 % of the baseline (the simple one): the baseline is better "
          "by 2.0 points [1.0, 3.0] (n = 900).", True),

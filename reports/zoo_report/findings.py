@@ -445,9 +445,10 @@ class Findings:
         if entry is None:
             return ""
         name, mine, theirs, baseline = entry
+        own, other = _apart(name, mine, theirs)
         said = (
-            f"{capital(sentence_label(name))} {_value(name, mine)}, against {_value(name, theirs)} of "
-            f"the baseline ({baseline['name']})"
+            f"{capital(sentence_label(name))} {own}, against {other} of the baseline "
+            f"({baseline['name']})"
         )
         row = (baseline.get("difference") or {}).get(name) or {"delta": mine - theirs}
         row = {"metric": name, **row}
@@ -462,6 +463,8 @@ class Findings:
         if known(low) and known(high):  # sizes, the smaller end first: the verb tells the direction
             row["ci_low"], row["ci_high"] = sorted((abs(low), abs(high)))
         row["delta"] = abs(row["delta"])
+        if metric_text(name).percent and row["delta"] < CLOSE:
+            return f"{said}: {better} is better by {_finely(row)}."
         told = change(row, absolute=True).replace("+", "")
         return f"{said}: {better} is better by {told}."
 
@@ -560,6 +563,24 @@ def _moved(row: dict[str, Any]) -> str:
 
 def _gap(row: dict[str, Any]) -> str:
     return f"The {sentence_label(row['metric'])} by {row['attribute']} widened by {change(row)}"
+
+
+CLOSE = 0.01  # shares nearer to each other than this are told with a second decimal
+
+
+def _apart(name: str, one: float, other: float) -> tuple[str, str]:
+    """Two values as texts that differ where the values do by the change told beside them."""
+    if metric_text(name).percent and abs(one - other) < CLOSE:
+        return f"{fixed(100 * one, 2)}{unit(name)}", f"{fixed(100 * other, 2)}{unit(name)}"
+    return _value(name, one), _value(name, other)
+
+
+def _finely(row: dict[str, Any]) -> str:
+    """A small difference of shares, above 0: ``0.34 points [0.07, 0.61] (n = 16,281)``."""
+    shown = [row.get("ci_low"), row.get("ci_high")]
+    around = f" [{', '.join(fixed(100 * v, 2) for v in shown)}]" if all(map(known, shown)) else ""
+    size = f" (n = {count(row['n'])})" if known(row.get("n")) else ""
+    return f"{fixed(100 * row['delta'], 2)} points{around}{size}"
 
 
 def _value(name: str, value: float) -> str:

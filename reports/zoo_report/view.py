@@ -1092,7 +1092,7 @@ class View:
                     "Execution": result.get("execution"),
                     "Experiment": self.run["experiment"],
                     "Code revision": self.run.get("git"),
-                    "Created": self.run.get("created"),
+                    "Created": _date(self.run.get("created") or ""),
                     **{f"Device: {key}": value for key, value in self.run["device"].items()},
                     **{f"Version: {key}": value for key, value in self.run["versions"].items()},
                 }
