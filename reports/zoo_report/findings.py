@@ -577,8 +577,10 @@ def _apart(name: str, one: float, other: float) -> tuple[str, str]:
 
 def _finely(row: dict[str, Any]) -> str:
     """A small difference of shares, above 0: ``0.34 points [0.07, 0.61] (n = 16,281)``."""
-    shown = [row.get("ci_low"), row.get("ci_high")]
-    around = f" [{', '.join(fixed(100 * v, 2) for v in shown)}]" if all(map(known, shown)) else ""
+    low, high = row.get("ci_low"), row.get("ci_high")
+    around = ""
+    if known(low) and known(high):
+        around = f" [{fixed(100 * low, 2)}, {fixed(100 * high, 2)}]"
     size = f" (n = {count(row['n'])})" if known(row.get("n")) else ""
     return f"{fixed(100 * row['delta'], 2)} points{around}{size}"
 
