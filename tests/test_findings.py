@@ -171,6 +171,7 @@ def test_footnotes_are_letters():
     bundle = build(n=300)
     page = render(bundle).html
     assert 'href="#note-1" aria-label="why it is missing">a</a>' in page
+    assert '<ol class="notes" type="a">' in page
 
 
 def test_the_page_shows_the_variables_of_the_model_that_was_built():
