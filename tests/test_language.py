@@ -108,7 +108,14 @@ def test_each_token_is_judged_by_those_before_it():
     assert np.isclose(evaluate("bits_per_character", *judged), bits)
     assert np.isclose(evaluate("perplexity", *judged), np.exp((right + 2 * np.log(4)) / 3))
     assert np.isclose(evaluate("token_accuracy", *judged), 1 / 3)
-    assert task.explained_truth(example).tolist() == [0, 0]
+    from zoo.backend import keras
+
+    full = task.frame(plan, np.array([[2, 3, 2]], dtype=np.int32), np.zeros(1))
+    for one, truth in ((example, [3, 3]), (full, [3])):  # the newest token in the window
+        assert task.explained_truth(one).tolist() == truth
+        said = keras.ops.one_hot(keras.ops.convert_to_tensor(one.y), 4)
+        shown = np.asarray(task.explained(keras.ops.convert_to_tensor(one.x), said, plan))
+        assert shown.argmax(axis=1).tolist() == truth
 
 
 def test_trigrams_are_probabilities_and_know_what_they_saw():
@@ -275,6 +282,7 @@ def test_the_next_token_is_explained_and_shown(gpt):
     api.fairness(gpt["run"])
     html = Path(api.report(gpt["run"])["html"]).read_text()
     assert "Single texts" in html
+    assert "&lt;|pad|&gt;" not in html
     assert "Bits per character" in html
 
 

@@ -184,15 +184,16 @@ def _token_columns(predictions: Any) -> dict[str, Array]:
 
 
 def _at_the_end(inputs: Any, outputs: Any, plan: Plan) -> Any:
-    """Logits (n, V) of what follows the last token of each window."""
+    """Logits (n, V) of the newest token that each window holds, of those before it."""
     from keras import ops
 
-    last = ops.sum(ops.cast(ops.not_equal(inputs, PADDING), "int32"), axis=1) - 1
+    held = ops.sum(ops.cast(ops.not_equal(inputs, PADDING), "int32"), axis=1)
+    last = ops.maximum(held - 2, 0)  # the start token moves all others by one place
     return ops.take_along_axis(outputs, last[:, None, None], axis=1)[:, 0]
 
 
 def _true_end(example: Example) -> Array:
-    last = np.maximum((example.x != PADDING).sum(axis=1) - 1, 0)
+    last = np.maximum((example.x != PADDING).sum(axis=1) - 2, 0)
     return example.y[np.arange(len(last)), last]
 
 

@@ -27,8 +27,10 @@ import numpy as np
 from zoo.spec import ModelSpec
 
 #: LiteRT formats, and how far their outputs may be from Keras', as a share of the largest output.
-#: The nets are untrained: a recurrent one says next to nothing, of which 8 bits are a larger share.
-TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.4, "int16x8": 0.1}
+TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2, "int16x8": 0.1}
+#: Of some families more is allowed. The nets are untrained: a recurrent one says next to nothing, of
+#: which 8 bits are a larger share.
+LOOSER = {"recurrent": {"int8": 0.4}}
 SPARSITY, VALUES = 0.75, 8
 
 
@@ -70,6 +72,11 @@ def checks_for(spec: ModelSpec) -> list[Check]:
 def tiny(spec: ModelSpec) -> Any:
     """The test-sized model of a spec."""
     return spec.build(**{**spec.config, **spec.tiny})
+
+
+def tolerance(spec: ModelSpec, format: str) -> float:
+    """How far a format's outputs may be from Keras' for a model, as a share of the largest."""
+    return LOOSER.get(spec.family, {}).get(format, TOLERANCES[format])
 
 
 def inputs_for(spec: ModelSpec, model: Any, rows: int, seed: int = 0) -> np.ndarray:
@@ -207,7 +214,7 @@ def check_litert(spec: ModelSpec, format: str) -> None:
         path = Path(folder) / "model.tflite"
         path.write_bytes(to_litert(model, format, x))
         gap = np.abs(Artifact(path)(x) - expected).max() / np.abs(expected).max()
-    assert gap <= TOLERANCES[format], f"{format}: off by {gap:.2g} of the largest output"
+    assert gap <= tolerance(spec, format), f"{format}: off by {gap:.2g} of the largest output"
 
 
 def check_pruning(spec: ModelSpec) -> None:
@@ -245,7 +252,7 @@ def check_rounding(spec: ModelSpec) -> None:
     with quantize_aware(model, x):
         rounded = model(x, training=False).numpy()
     gap = np.abs(rounded - expected).max() / np.abs(expected).max()
-    assert 0 < gap <= TOLERANCES["int8"], f"off by {gap:.2g} of the largest output"
+    assert 0 < gap <= tolerance(spec, "int8"), f"off by {gap:.2g} of the largest output"
     for kernel in kernels(model, "all"):
         matrix = np.asarray(kernel.matrix(kernel.variable.value))
         steps = matrix / np.maximum(np.abs(matrix).max(axis=0) / 127, 1e-30)

@@ -84,7 +84,11 @@ LIMITS = {  # constraints of a sweep, in words
 }
 PREFERRED = {"size": "smallest", "gzip": "smallest when zipped", "latency": "fastest"}
 BETTER = {1: "Up and to the left is better. ", -1: "Down and to the left is better. ", 0: ""}
-FILLING = ("(padding)", "[PAD]")  # what fills a short text, of words and of word pieces
+FILLING = (
+    "(padding)",
+    "[PAD]",
+    "<|pad|>",
+)  # what fills a short text: of words, word pieces, byte pairs
 IN_UNITS = ("mae", "rmse")  # metrics in the unit of the target
 FRONTS = {"size": "size", "latency": "latency", "worst_group_size": "worst group / size",
           "worst_group_latency": "worst group / latency"}  # fmt: skip
