@@ -1,5 +1,6 @@
 """The command line as promised: documents, exit codes, errors, signals, and nothing half-written."""
 
+import ast
 import json
 import os
 import pty
@@ -118,6 +119,11 @@ WRONG = [
     ("train OK --set optimizer=adm", "unknown_optimizer", "Did you mean adam"),
     ("train OK --set hidden=wide", "bad_input", "'wide'"),
     ("train OK --set hidden=-1", "bad_config", "units=-1"),
+    ("train OK --set hidden=0", "bad_config", "such as the model's own hidden=(128, 64)"),
+    ("train OK --set dropout=1.5", "bad_config", "can't be built with dropout=1.5"),
+    ("train OK --set dropout=1.5 --dry-run", "bad_config", "can't be built with dropout=1.5"),
+    ("train OK --set hidden=1000000000", "too_large", "GB to be trained"),
+    ("tune OK --trials 1 --set hidden=1000000000", "too_large", "GB to be trained"),
     ("train OK --set outputs=3", "bad_input", "the data decides"),
     ("train OK --set epochs", "bad_input", "key=value"),
     ("train OK --set bins=x", "bad_input", "whole number"),
@@ -125,6 +131,14 @@ WRONG = [
     ("train OK --set augment=affine", "kind_mismatch", "image data"),
     ("train OK --config TMP/none.toml", "bad_input", "none.toml"),
     ("train OK --config TMP/broken.toml", "bad_input", "could not be read as settings"),
+    ("train OK --config TMP/broken.json", "bad_input", "line 1 column 8"),
+    ("train OK --config TMP/wrong.toml", "bad_input", "wrong.toml, line 3: The setting epochs=x"),
+    ("train OK --config TMP/range.json", "bad_input", "range.json, line 2: epochs is out of range"),
+    ("train OK --config TMP/option.toml", "bad_input", "option.toml, line 1: seed can't be 'x'"),
+    ("train OK --config TMP/typo.toml", "unknown_setting", "typo.toml, line 2: Unknown setting"),
+    ("train OK --config TMP/dropout.toml", "bad_config", "dropout.toml, line 1: mlp can't be built"),
+    ("train OK --config TMP/dropout.toml --set dropout=2", "bad_config", "None mlp can't be built"),
+    ("train OK --track ''", "usage", "separated by commas"),
     ("train OK --config TMP", "bad_input", "Is a directory"),
     ("train OK --name ../../x", "bad_name", "../../x"),
     ("train OK --name a/b", "bad_name", "a/b"),
@@ -138,6 +152,9 @@ WRONG = [
     ("train OK --runs TMP/broken.toml/x", "io_error", "Not a directory"),
     ("train cnn --data TMP/loans.csv --target approved", "kind_mismatch", "tabular data"),
     ("train cnn --data adult", "kind_mismatch", "tabular data"),
+    ("train cnn --data adult", "kind_mismatch", "Tabular data goes with mlp"),
+    ("train mlp --data TMP/endless.csv --target approved --task regression", "bad_values",
+     "inf in data rows 4, 8"),
     ("runs --runs TMP/broken.toml", "usage", "is a file"),
     ("eval nope", "unknown_run", "--runs"),
     ("eval TMP", "unknown_run", "is no run"),
@@ -161,6 +178,11 @@ WRONG = [
     ("predict mlp TMP/loans.csv --output TMP/no/x.csv", "usage", "no folder"),
     ("predict mlp TMP/loans.csv --split val", "usage", "--split"),
     ("predict mlp --output TMP/x.csv", "bad_input", "INPUT"),
+    ("predict mlp TMP/loans.csv --output TMP/loans.csv", "file_exists", "another --output"),
+    ("predict mlp TMP/loans.csv --output TMP/broken.toml", "file_exists", "another --output"),
+    ("export mlp --output TMP/loans.csv", "file_exists", "another --output"),
+    ("export mlp --format saved_model --output TMP/runs", "file_exists", "another --output"),
+    ("benchmark mlp --output TMP/loans.csv", "file_exists", "another --output"),
     ("explain mlp --method deeep", "unknown_explanation_method", "Did you mean deep?"),
     ("fairness mlp --sensitive sxe", "unknown_attribute", "Did you mean sex?"),
     ("benchmark quik", "unknown_run", "Did you mean quick?"),
@@ -184,7 +206,18 @@ def playground(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("playground")
     shutil.copytree(trained("mlp"), folder / "runs" / "mlp")
     loans(folder / "loans.csv")
-    (folder / "broken.toml").write_text("a = [", encoding="utf-8")
+    for name, text in {
+        "broken.toml": "a = [",
+        "broken.json": '{"a": 1',
+        "wrong.toml": 'hidden = [8, 4]\n\nepochs = "x"\n',
+        "range.json": '{"seed": 1,\n "epochs": 0}',
+        "option.toml": 'seed = "x"\n',
+        "typo.toml": "seed = 1\nhiden = 8\n",
+        "dropout.toml": "dropout = 1.5\n",
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    rows = [f"{k},{'inf' if k in (3, 7) else k}" for k in range(40)]
+    (folder / "endless.csv").write_text("\n".join(["age,approved", *rows]), encoding="utf-8")
     (folder / "runs" / "mlp" / "int8").mkdir()
     (folder / "runs" / "mlp" / "int8" / "model.tflite").write_bytes(b"half")
     return folder
@@ -206,7 +239,9 @@ def test_bad_usage_is_named_and_changes_nothing(zoo, playground, line, kind, sai
     error = document["error"]
     assert set(error) == {"kind", "message", "expected", "received", "hint"}
     assert error["kind"] == kind
-    assert said in f"{error['message']} {error['expected']} {error['received']} {error['hint']}"
+    assert (
+        said in f"{None} {error['message']} {error['expected']} {error['received']} {error['hint']}"
+    )
     assert "Traceback" not in err
     shown = err[err.index("Error: ") :]
     assert shown.count("\n") <= 4
@@ -550,7 +585,120 @@ def test_predictions_never_overwrite_their_input(zoo, run_mlp, tmp_path):
     source.write_text("age\n30\n")
     code, _, err, _ = zoo("predict", run_mlp, str(source), "--output", str(source))
     assert (code, source.read_text()) == (2, "age\n30\n")
+    assert "exists already" in err
+
+
+def test_predictions_beside_the_folder_spare_their_input(zoo, run_mlp, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "people.csv"
+    source.write_text("age\n30\n")
+    (tmp_path / "people-predictions.csv").symlink_to(source)
+    code, _, err, _ = zoo("predict", run_mlp, "people.csv")
+    assert (code, source.read_text()) == (2, "age\n30\n")
     assert "would overwrite their input" in err
+
+
+def hints():
+    """The texts of all hints in the code; what is filled in later is ``X``."""
+    for package in ("zoo", "benchmarks", "explain", "reports"):
+        for path in (Path(__file__).parent.parent / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                for value in [k.value for k in getattr(node, "keywords", ()) if k.arg == "hint"]:
+                    parts = [
+                        "".join(
+                            str(piece.value) if isinstance(piece, ast.Constant) else "X"
+                            for piece in text.values
+                        )
+                        if isinstance(text, ast.JoinedStr)
+                        else text.value
+                        for text in ast.walk(value)
+                        if isinstance(text, ast.JoinedStr)
+                        or (isinstance(text, ast.Constant) and isinstance(text.value, str))
+                    ]
+                    yield from (f"{path.stem}: {part}" for part in parts)
+
+
+def test_hints_name_commands_and_options_that_exist():
+    known = {
+        path: {o for p in command.params for o in p.opts} | {"--help"}
+        for path, command in commands()
+    }
+    every = set().union(*known.values())
+    found, wrong = list(hints()), []
+    for hint in found:
+        wrong += [(hint, o) for o in re.findall(r"--[a-z][a-z-]*", hint) if o not in every]
+        for said in re.findall(r"\bzoo [^`;:,]*", hint.split(": ", 1)[1]):
+            words = said.rstrip(".").split()[1:]
+            path = tuple(words[:2]) if words[0] == "data" else tuple(words[:1])
+            options = {w.split("=")[0] for w in words if w.startswith("--")}
+            if path != ("X",) and not options <= known.get(path, set()):
+                wrong.append((hint, said))
+    assert len(found) > 100
+    assert not wrong
+
+
+def test_fairness_of_one_attribute_keeps_the_others(zoo, tmp_path, run_mlp):
+    from zoo.run import Run
+
+    csv = loans(tmp_path / "loans.csv")
+    words = ("train", "mlp", "--data", csv, "--target", "approved", "--sensitive", "sex,city",
+             "--epochs", "1", "--set", "hidden=(4,)", "--runs", tmp_path / "r", "--name", "a")  # fmt: skip
+    assert zoo(*words).code == 0
+    base = Run(tmp_path / "r" / "a").variant("base")
+    assert zoo("fairness", base.run.path, "--min-cell", "12").code == 0
+    (whole,) = base.results("fairness.json")
+    assert set(whole["attributes"]) == {"sex", "city"}
+    assert whole["intersections"]
+    assert (
+        zoo(
+            "fairness",
+            base.run.path,
+            "--sensitive",
+            "sex",
+            "--resamples",
+            "200",
+            "--min-cell",
+            "12",
+        ).code
+        == 0
+    )
+    (merged,) = base.results("fairness.json")
+    assert merged["attributes"]["city"] == whole["attributes"]["city"]
+    assert merged["attributes"]["sex"] != whole["attributes"]["sex"]  # fewer resamples
+    assert merged["intersections"] == whole["intersections"]
+    assert sorted(merged["warnings"]) == sorted(whole["warnings"])
+    predictions = base.predictions()
+    predictions.y_pred[:] = 1 - predictions.y_pred
+    base.write_predictions(predictions)
+    assert zoo("fairness", base.run.path, "--sensitive", "city").code == 0
+    (alone,) = base.results("fairness.json")  # what was measured on other predictions is gone
+    assert set(alone["attributes"]) == {"city"}
+
+
+def test_data_info_counts_without_ambiguity(zoo, tmp_path):
+    path = tmp_path / "places.csv"
+    rows = [
+        f'{k % 7},{"a" if k % 3 else "b"},"{"south, east" if k % 2 else "west"}"' for k in range(60)
+    ]
+    path.write_text("\n".join(["age,y,place", *rows]), encoding="utf-8")
+    words = ("data", "info", path, "--target", "y", "--sensitive", "place", "--positive", "a")
+    out = zoo(*words).stdout
+    assert re.search(r"^groups +place: 'south, east' 30, west 30$", out, re.MULTILINE)
+    assert re.search(r"^classes +a 40, b 20$", out, re.MULTILINE)
+    assert re.search(r"^positive +a$", out, re.MULTILINE)
+    assert zoo(*words, "--json").document["positive"] == "a"
+
+
+def test_predicted_numbers_have_seven_digits(zoo, tmp_path):
+    path = loans(tmp_path / "loans.csv", rows=100)
+    words = ("train", "mlp", "--data", path, "--target", "income", "--epochs", "1",
+             "--set", "hidden=4", "--runs", tmp_path / "r", "--name", "a")  # fmt: skip
+    assert zoo(*words).code == 0
+    out = tmp_path / "out.csv"
+    assert zoo("predict", tmp_path / "r" / "a", path, "--output", out).code == 0
+    cells = [line.split(",")[1] for line in out.read_text().splitlines()[1:]]
+    assert len(set(cells)) > 50
+    assert max(len(cell.lstrip("-0.").replace(".", "")) for cell in cells) <= 7
 
 
 def test_settings_from_a_file_and_over_it(zoo, tmp_path):
@@ -596,7 +744,8 @@ def test_predictions_of_a_folder_name_the_pictures(zoo, run_cnn, tmp_path):
         alone = tmp_path / "alone"
         alone.mkdir(exist_ok=True)
         (alone / "x.png").write_bytes((folder / name).read_bytes())
-        zoo("predict", run_cnn, alone, "--output", out)
+        out.unlink()
+        assert zoo("predict", run_cnn, alone, "--output", out).code == 0
         assert pd.read_csv(out)["p(lies)"][0] == pytest.approx(frame["p(lies)"][name], abs=1e-6)
 
 

@@ -197,6 +197,8 @@ def test_augmentation_moves_pictures_and_repeats():
     [
         ("hidden", "64,32", (128, 64), (64, 32)),
         ("hidden", "128", (128, 64), (128,)),
+        ("hidden", "(128, 64)", (8,), (128, 64)),  # as messages show it
+        ("hidden", "(128,)", (8,), (128,)),
         ("dropout", "0.1", 0.4, 0.1),
         ("epochs", "3", 10, 3),
         ("augment", "", ("affine",), ()),

@@ -7,8 +7,11 @@ since TF-MOT imported before it would turn ``tf.keras`` into tf_keras for the wh
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from zoo.environment import cpu_model
@@ -82,6 +85,21 @@ def tpu(name: str) -> Any:
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
     return tf.distribute.TPUStrategy(resolver)
+
+
+def outline(build: Callable[[], Any]) -> int:
+    """How many numbers a model's variables hold, from building it without them.
+
+    In a thread of its own: Keras keeps the variables that wait for values, and the numbers in layers'
+    names, by thread, and they go with it.
+    """
+
+    def count() -> int:
+        with keras.StatelessScope(initialize_variables=False):
+            return sum(math.prod(variable.shape) for variable in build().variables)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(count).result()
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:

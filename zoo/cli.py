@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from zoo.errors import ENFORCED, FAILURE, USAGE, Interrupted, ZooError, unknown
+from zoo.errors import ENFORCED, FAILURE, USAGE, Interrupted, ZooError, unknown, word
 
 RUNS = "runs"
 
@@ -122,16 +123,20 @@ class Finite(click.FloatRange):
 
 
 def _output_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """A file to write: that its folder exists is checked before the work and not after."""
-    if path is not None and not path.absolute().parent.is_dir():
+    """A file to write: that it can be is checked before the work and not after."""
+    if path is None:
+        return None
+    if not path.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.absolute().parent}.", context, option)
-    return path
+    from zoo.run import check_output
+
+    return check_output(path)
 
 
 def _output(text: str) -> Callable[..., Any]:
     return click.option(
         "--output",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=click.Path(path_type=Path),
         callback=_output_file,
         help=text,
     )
@@ -168,6 +173,12 @@ def _number(value: Any, digits: int = 4) -> str:
     if isinstance(value, float):
         return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """``name n, ...``, the first twenty; a name that could be read as several stands in quotes."""
+    shown = [f"{word(name)} {_number(n)}" for name, n in list(counts.items())[:20]]
+    return ", ".join(shown) + (f", ... ({len(counts):,} in all)" if len(counts) > 20 else "")
 
 
 def _bytes(value: int | None) -> str:
@@ -234,10 +245,10 @@ def list_command(pattern: str | None) -> None:
 
     rows = api.list_models(pattern)
     text = _table(
-        ("model", "family", "task", "params", "data", "target", "source"),
+        ("model", "family", "kinds", "task", "params", "data", "target", "source"),
         [
-            (r["name"], r["family"], r["task"], _number(r["params"]), r["data"],
-             _target(r), r["source"])
+            (r["name"], r["family"], ", ".join(r["kinds"]), r["task"], _number(r["params"]),
+             r["data"], _target(r), r["source"])
             for r in rows if "error" not in r
         ],
     )  # fmt: skip
@@ -377,16 +388,15 @@ def data_info(name: str, fields: dict[str, Any]) -> None:
 
     document = api.data_info(Request(data=_absolute(name), **fields))
     lines = []
-    for key in ("name", "kind", "task", "rows", "sizes", "classes", "group_counts", "license",
-                "source", "sha256", "cache", "notes", "description"):  # fmt: skip
+    for key in ("name", "kind", "task", "rows", "sizes", "classes", "positive", "group_counts",
+                "license", "source", "sha256", "cache", "notes", "description"):  # fmt: skip
         value = document.get(key)
         if value in (None, [], {}):
             continue
         if key == "group_counts":
-            value = "; ".join(
-                f"{a}: " + ", ".join(f"{g} {_number(n)}" for g, n in counts.items())
-                for a, counts in value.items()
-            )
+            value = "; ".join(f"{a}: {_counts(counts)}" for a, counts in value.items())
+        elif key == "classes" and "class_counts" in document:
+            value = _counts(dict(zip(value, document["class_counts"], strict=True)))
         elif isinstance(value, dict):
             value = ", ".join(f"{k} {_number(v)}" for k, v in value.items())
         elif isinstance(value, list):
@@ -436,7 +446,9 @@ def _absolute(name: str) -> str:
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     """``--set`` over the settings of ``--config``."""
-    settings: dict[str, Any] = dict(click.get_current_context().meta.get("settings", {}))
+    meta = click.get_current_context().meta
+    settings: dict[str, Any] = dict(meta.get("settings", {}))
+    places = meta.setdefault("places", {})
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
@@ -444,6 +456,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
                 f"--set {pair} is no setting.", expected="--set key=value", received=repr(pair)
             )
         settings[key.strip()] = value.strip()
+        places.pop(key.strip(), None)
     return settings
 
 
@@ -472,6 +485,7 @@ def _config(context: click.Context, option: click.Parameter, path: Path | None) 
             expected="a JSON or TOML file with keys and values",
             received=str(error)[:200],
         ) from error
+    context.meta["places"] = {key: _place(path, text, key) for key in {**values, **settings}}
     params = {
         (param.opts[0] if isinstance(param, click.Option) else str(param.name)): param
         for param in context.command.params
@@ -484,9 +498,47 @@ def _config(context: click.Context, option: click.Parameter, path: Path | None) 
             settings[key] = value
         else:
             several = isinstance(param, click.Option) and param.multiple
-            defaults[param.name] = [value] if several and isinstance(value, str) else value
+            value = [value] if several and isinstance(value, str) else value
+            _check_option(context, param, value, context.meta["places"][key])
+            defaults[param.name] = value
     context.default_map = {**(context.default_map or {}), **defaults}
     context.meta["settings"] = settings
+
+
+def _place(path: Path, text: str, key: str) -> str:
+    """Where a key stands in a file of settings: the file, and the line where only one can be it."""
+    start = re.compile(rf"""[\s{{,]*["']?{re.escape(key)}["']?\s*[:=]""")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if start.match(line)]
+    return f"{path}, line {lines[0]}" if len(lines) == 1 else str(path)
+
+
+def _check_option(context: click.Context, param: click.Parameter, value: Any, place: str) -> None:
+    """Raise where a file gives an option a value that the command line would refuse."""
+    try:
+        if isinstance(value, dict) or (isinstance(value, list) and not param.multiple):
+            raise TypeError("it takes a single value")
+        param.process_value(context, value)
+    except (TypeError, ValueError, click.UsageError) as error:
+        said = error.message if isinstance(error, click.UsageError) else str(error)
+        raise ZooError(
+            f"{place}: {param.name} can't be {value!r}.",
+            expected=f"a value that {param.opts[0]} takes: {said}",
+            received=repr(value),
+            hint=f"Correct the file. See: {context.command_path} --help",
+        ) from error
+
+
+@contextlib.contextmanager
+def _naming_the_file() -> Iterator[None]:
+    """Errors about settings say where in the file of ``--config`` they stand."""
+    try:
+        yield
+    except ZooError as error:
+        places = click.get_current_context().meta.get("places", {})
+        found = dict.fromkeys(places[name] for name in error.settings if name in places)
+        if found:
+            error.message = f"{'; '.join(found)}: {error.message}"
+        raise
 
 
 def _training(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -536,13 +588,15 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value
+                click.get_current_context().meta["places"].pop(name, None)
         names = ("seed", "name", "deterministic", "cpus", "execution", "checkpoint_every",
                  "strategy", "init_from")  # fmt: skip
         training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
         track = kwargs.pop("track")
-        training["track"] = _names([track] if track else [])
-        return function(*args, training=training, **kwargs)
+        training["track"] = _names([] if track is None else [track])
+        with _naming_the_file():
+            return function(*args, training=training, **kwargs)
 
     return command  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 
 PACKAGES = ("tensorflow", "keras", "keras-hub", "keras-nlp", "tensorflow-model-optimization",
@@ -19,6 +20,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def memory_bytes() -> int | None:
+    """The machine's memory; None where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cpu_model() -> str:

@@ -17,6 +17,7 @@ class ZooError(Exception):
         hint: what to do next.
         kind: a stable word for scripts, such as ``unknown_model``.
         exit_code: 2 for bad usage or input (the default), 1 for a failure, 3 for a failed gate.
+        settings: names of the settings it is about, so that whoever read them can say from where.
     """
 
     def __init__(
@@ -28,8 +29,10 @@ class ZooError(Exception):
         hint: str | None = None,
         kind: str = "bad_input",
         exit_code: int = USAGE,
+        settings: Iterable[str] = (),
     ) -> None:
         super().__init__(message)
+        self.settings = tuple(settings)
         self.message, self.expected, self.received, self.hint = message, expected, received, hint
         self.kind, self.exit_code = kind, exit_code
 
@@ -59,7 +62,7 @@ def clip(text: str, limit: int = LINE) -> str:
     return f"{text[:head]} ... {text[len(text) - (limit - head) :]}"
 
 
-def _word(name: str) -> str:
+def word(name: str) -> str:
     """A name in a sentence: in quotes where its own commas, quotes or marks would blend in."""
     return repr(name) if not name or set(name) & set(",\"'?!") or name != name.strip() else name
 
@@ -69,10 +72,10 @@ def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None)
     known = sorted(set(known))
     plain = {item.casefold(): item for item in known}
     found = difflib.get_close_matches(name[:100].casefold(), plain, n=3, cutoff=0.5)
-    close = [_word(plain[item]) for item in found]
+    close = [word(plain[item]) for item in found]
     suggestion = f"Did you mean {' or '.join(close)}?" if close else hint
     more = f", ... ({len(known)} in all)" if len(known) > 20 else ""
-    shown = ", ".join(map(_word, known[:20])) + more
+    shown = ", ".join(map(word, known[:20])) + more
     return ZooError(
         f"Unknown {what} {clip(repr(name), 80)}.",
         expected=f"one of: {shown or '(there are none)'}",

@@ -152,7 +152,7 @@ def exists_already(target: Path) -> ZooError:
     elif (target.parent / "run.json").exists():
         hint = f"It holds no whole variant: remove the folder {target} and make it again."
     else:
-        hint = "Choose another --name."
+        hint = f"Remove {target} first."
     return ZooError(
         f"{target} exists already.",
         expected="a name that is not taken",
@@ -160,6 +160,19 @@ def exists_already(target: Path) -> ZooError:
         hint=hint,
         kind="run_exists",
     )
+
+
+def check_output(path: Path) -> Path:
+    """``path`` itself where a file of the user's choice can be written, else a :class:`ZooError`."""
+    if path.exists() or path.is_symlink():
+        raise ZooError(
+            f"{path} exists already.",
+            expected="an --output that is not there yet",
+            received=str(path),
+            hint=f"Choose another --output, or remove {path} first.",
+            kind="file_exists",
+        )
+    return path
 
 
 @contextlib.contextmanager
@@ -283,8 +296,17 @@ class Variant:
         path = self.path / file
         return load(path, ResultList).results if path.exists() else []
 
-    def upsert(self, file: str, results: list[dict[str, Any]], key: tuple[str, ...]) -> None:
-        """Put results into a document, each replacing the one with the same values of ``key``."""
+    def upsert(
+        self,
+        file: str,
+        results: list[dict[str, Any]],
+        key: tuple[str, ...],
+        merge: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        """Put results into a document, each in place of the one with the same values of ``key``.
+
+        ``merge(new, old)`` gives what is kept of both; the new one alone otherwise.
+        """
         from zoo.schema import ResultList, dump
 
         def identity(result: dict[str, Any]) -> tuple:
@@ -292,7 +314,10 @@ class Variant:
 
         with locked(self.path):
             merged = {identity(result): result for result in self.results(file)}
-            merged.update({identity(result): result for result in results})
+            for result in results:
+                old = merged.get(identity(result))
+                kept = result if merge is None or old is None else merge(result, old)
+                merged[identity(result)] = kept
             write_atomic(self.path / file, dump(ResultList(results=list(merged.values()))))
 
     def predictions(self, split: str = "test") -> Predictions:

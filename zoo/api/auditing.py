@@ -72,8 +72,31 @@ def _fairness(
     result = FairnessResult(
         **{**found, **bound, "variant": variant.name, "artifact": variant.artifact.name}
     ).model_dump(mode="json")
-    variant.upsert("fairness.json", [result], key=("split",))
+    variant.upsert("fairness.json", [result], key=("split",), merge=_with_others)
     return result
+
+
+def _with_others(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """A new fairness result with the attributes of the stored one that it did not judge.
+
+    They stay only where both judged the same file's same predictions.
+    """
+    if new["inputs"] != old["inputs"] or new["positive"] != old["positive"]:
+        return dict(new)
+    again = set(new["attributes"])
+    judged = (*(f"{name}:" for name in again), *(f"{a} x {b}:" for a in again for b in again))
+    return {
+        **new,
+        "attributes": {**old["attributes"], **new["attributes"]},
+        "intersections": [
+            *(row for row in old["intersections"] if not set(row["attributes"]) <= again),
+            *new["intersections"],
+        ],
+        "warnings": [
+            *(text for text in old["warnings"] if not text.startswith(judged)),
+            *new["warnings"],
+        ],
+    }
 
 
 def audit(

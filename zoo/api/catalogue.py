@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.environment import memory_bytes
 from zoo.errors import ZooError
 from zoo.run import RUNS, list_runs
 
@@ -81,6 +82,7 @@ def data_info(request: Request) -> dict[str, Any]:
             "offline": True,
             "sizes": found["sizes"],
             "class_counts": found["class_counts"],
+            "positive": data.positive,
             "group_counts": found["groups"],
             "columns": data.columns,
             "notes": data.notes,
@@ -160,14 +162,12 @@ def doctor() -> dict[str, Any]:
             problems.append(f"{package} is not installed: pip install {package}")
     if "tensorflow-cpu" in packages:
         problems.append("tensorflow-cpu is installed beside tensorflow: uninstall it")
-    memory = None
-    if hasattr(os, "sysconf"):
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    memory = memory_bytes()
     return {
         "python": platform.python_version(),
         "packages": packages,
         "devices": found,
         "cpus": os.cpu_count(),
-        "memory_gb": memory,
+        "memory_gb": None if memory is None else round(memory / 1e9, 1),
         "problems": problems,
     }

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import USAGE, ZooError
-from zoo.run import RUNS, Run, Variant, find_run, replace_folder, sha256_file, write_atomic
+from zoo.run import (
+    RUNS,
+    Run,
+    Variant,
+    check_output,
+    find_run,
+    replace_folder,
+    sha256_file,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +50,8 @@ def export(
             expected="one --variant, or no --output",
             received=", ".join(item.name for item in chosen),
         )
+    if output is not None:
+        check_output(output)
     if format == "onnx":
         require_onnx()  # before anything is loaded
     session = reopen(run)
@@ -66,13 +77,6 @@ def _one(
     suffix, write, open_it = FORMATS[format]
     rows = {None: "-any", 1: ""}.get(batch, f"-{batch}") if format == "litert" else ""
     target = item.path / f"model{rows}{suffix}" if output is None else output.absolute()
-    if output is not None and target.exists():
-        raise ZooError(
-            f"{target} exists already.",
-            expected="a --output that is not there yet",
-            received=str(output),
-            kind="file_exists",
-        )
     if target != item.artifact:  # that one is there, and all that was measured is bound to it
         write(session, item, model, batch, target)
     found = _row(

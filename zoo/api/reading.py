@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
-from zoo.run import BASE, RUNS, Run, Variant, find_run, write_atomic
+from zoo.run import BASE, RUNS, Run, Variant, check_output, find_run, write_atomic
 
 if TYPE_CHECKING:
     from zoo.predictions import Predictions
@@ -124,7 +124,9 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.tasks import function_of, get_task
 
     path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
-    if path.exists() and path.samefile(source):
+    if output is not None:
+        check_output(output)
+    elif path.exists() and path.samefile(source):
         raise ZooError(
             f"The predictions would overwrite their input, {source}.",
             expected="another file for --output",
@@ -160,5 +162,6 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     answers.insert(0, "row", np.arange(len(answers)))
     if source.is_dir() and plan["kind"] == "image":
         answers.insert(1, "file", picture_names(source))
-    write_atomic(path, answers.to_csv(index=False))
+    # float32 has seven digits and a bit: more of them would be noise to read
+    write_atomic(path, answers.to_csv(index=False, float_format="%.7g"))
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}

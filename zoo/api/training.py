@@ -80,6 +80,7 @@ def train(
     if ignored:
         progress.say(f"data: not used: {', '.join(ignored)}")
     if dry_run:
+        session.check_build()
         return {
             "model": spec.name,
             "config": session.config,

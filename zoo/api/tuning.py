@@ -255,7 +255,7 @@ def _session(
 
     spec = models().get(model)
     set_threads(cpus)
-    return prepare(
+    session = prepare(
         spec,
         request or Request(data=spec.data),
         settings=settings or {},
@@ -263,6 +263,8 @@ def _session(
         deterministic=deterministic,
         engine=Engine(execution, strategy="single"),
     )
+    session.check_build()
+    return session
 
 
 def _open(path: Path, name: str, goal: Objective, identity: Mapping[str, Any]) -> Any:

@@ -460,6 +460,17 @@ def _target_values(labels: Any, target: str) -> np.ndarray:
             hint="Leave --task away, correct the cells, or choose another --target.",
             kind="not_numeric",
         )
+    infinite = np.flatnonzero(np.isinf(values))
+    if len(infinite):
+        shown = ", ".join(f"{row + 1:,}" for row in infinite[:5])
+        raise ZooError(
+            f"The target {target!r} is infinite in {len(infinite):,} of {len(values):,} rows.",
+            expected="a finite number in every row",
+            received=f"{values[infinite[0]]:g} in data row{'s' * (len(infinite) > 1)} {shown}"
+            + (", ..." if len(infinite) > 5 else ""),
+            hint="Drop or correct these rows: no model can come near an infinite answer.",
+            kind="bad_values",
+        )
     largest = np.abs(values).max()
     if largest > MAX_TARGET:
         raise ZooError(

@@ -98,18 +98,28 @@ class TrainOptions:
         for name, (low, high, expected) in RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high or (name == "spike_recovery" and 0 < value <= 1):
-                raise ZooError(f"{name} is out of range.", expected=expected, received=str(value))
+                raise ZooError(
+                    f"{name} is out of range.",
+                    expected=expected,
+                    received=f"{name}={value}",
+                    hint=f"Change it: --set {name}=VALUE",
+                    settings=[name],
+                )
         if self.clip_norm and self.clip_value:
             raise ZooError(
                 "Gradients are clipped by norm or by value.",
                 expected="clip_norm or clip_value",
                 received=f"clip_norm={self.clip_norm} and clip_value={self.clip_value}",
+                hint="Leave one of them at 0.",
+                settings=["clip_norm", "clip_value"],
             )
         for what, table in choices().items():
             value = getattr(self, what)
             for name in value if isinstance(value, tuple) else (value,):
                 if name not in table:
-                    raise unknown("augmentation" if what == "augment" else what, name, table)
+                    problem = unknown("augmentation" if what == "augment" else what, name, table)
+                    problem.settings = (what,)
+                    raise problem
 
     def learning_rates(self, steps: int) -> Any:
         """The learning rate over a training of ``steps`` steps: a number or a Keras schedule."""
@@ -220,7 +230,7 @@ SCHEDULES: dict[str, Callable[[float, int], Any]] = {
 
 
 def coerce(name: str, text: Any, like: Any) -> Any:
-    """The value of ``--set name=text`` in the type of the present value ``like``."""
+    """The value of a setting ``name=text`` in the type of the present value ``like``."""
     try:
         if isinstance(like, bool):
             return {"true": True, "1": True, "false": False, "0": False}[str(text).lower()]
@@ -230,7 +240,8 @@ def coerce(name: str, text: Any, like: Any) -> Any:
             return float(text)
         if isinstance(like, (tuple, list)):
             listed = isinstance(text, (list, tuple))
-            items = text if listed else [t for t in str(text).split(",") if t]
+            inner = str(text).strip().removeprefix("(").removesuffix(")")
+            items = text if listed else [t.strip() for t in inner.split(",") if t.strip()]
             kind = type(like[0]) if like else str
             return tuple(kind(item) for item in items)
         return str(text)
@@ -240,9 +251,11 @@ def coerce(name: str, text: Any, like: Any) -> Any:
             expected = f"{type(like[0]).__name__ if like else 'text'} values separated by commas"
             shown = ",".join(map(str, like)) or "a,b"
         raise ZooError(
-            f"--set {name}={text} has a value of the wrong type.",
+            f"The setting {name}={text} has a value of the wrong type.",
             expected=f"{expected}, such as {shown}",
             received=repr(text),
+            hint=f"Change {name}; `zoo info MODEL` shows the settings.",
+            settings=[name],
         ) from error
 
 
@@ -264,16 +277,19 @@ def apply_settings(
     for name, value in settings.items():
         if name in fixed:
             raise ZooError(
-                f"--set {name} can't be chosen: the data decides it.",
+                f"The setting {name} can't be chosen: the data decides it.",
                 expected=f"one of: {', '.join(sorted((set(config) | set(known)) - fixed))}",
                 received=name,
+                settings=[name],
             )
         if name in config:
             config[name] = coerce(name, value, config[name])
         elif name in known:
             changes[name] = coerce(name, value, known[name])
         else:
-            raise unknown("setting", name, (set(config) | set(known) | set(others)) - fixed)
+            problem = unknown("setting", name, (set(config) | set(known) | set(others)) - fixed)
+            problem.settings = (name,)
+            raise problem
     options = replace(options, **changes)
     options.check()
     return config, options

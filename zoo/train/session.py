@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from zoo.train.trackers import check_trackers
 
 #: Encoded inputs of more bytes than these are made when they are needed, block by block.
 HELD_BYTES = 128_000_000
+#: A variable in training: its float32, its gradient, and what an optimizer keeps at the least.
+VARIABLE_BYTES = 12
 #: Keys of a model's config that the data decides.
 FROM_DATA = {"shape", "outputs", "vocabulary", "season"}
 #: ``--set`` keys of the preprocessing: the kind of data they are for, and their range.
@@ -187,7 +189,11 @@ class Session:
         return open_replicas(Strategy.parse(self.engine.strategy))
 
     def build(self, replicas: Replicas | None = None) -> Any:
-        """A fresh model, seeded, ready to be trained, on one device or on several."""
+        """A fresh model, seeded, ready to be trained, on one device or on several.
+
+        Raises :class:`ZooError` where the settings make none, before memory is taken.
+        """
+        self.check_build()
         with contextlib.nullcontext() if replicas is None else replicas.scope():
             return self._build(self.config)
 
@@ -195,18 +201,65 @@ class Session:
         from zoo.backend import seed_everything
 
         seed_everything(self.seed, self.deterministic)
-        try:
+        with self._blaming(self._chosen()):
             return self.spec.build(**config)
-        except ZooError:
-            raise
-        except (ValueError, TypeError) as error:
+
+    def _chosen(self) -> dict[str, Any]:
+        """The model's settings that are not the published ones, but for those of the data."""
+        return {
+            name: value
+            for name, value in self.config.items()
+            if name not in FROM_DATA and value != self.spec.config.get(name)
+        }
+
+    @contextlib.contextmanager
+    def _blaming(self, chosen: Mapping[str, Any]) -> Iterator[None]:
+        """What Keras says of a model that can't be built, as an error about the settings."""
+        from zoo.backend import tf
+
+        try:
+            yield
+        except (ValueError, TypeError, ArithmeticError, LookupError, tf.errors.OpError) as error:
+            shown = ", ".join(f"{name}={value}" for name, value in chosen.items())
+            own = ", ".join(f"{name}={self.spec.config.get(name)}" for name in chosen)
+            shape = tuple(self.config.get("shape", ()))
             raise ZooError(
-                f"{self.spec.name} can't be built with these settings.",
-                expected=f"settings that fit inputs of shape {tuple(self.config['shape'])}",
+                f"{self.spec.name} can't be built with {shown or f'inputs of shape {shape}'}.",
+                expected=f"settings that fit inputs of shape {shape}"
+                + (f", such as the model's own {own}" if own else ""),
                 received=" ".join(str(error).split())[:300],
-                hint="Change them with --set key=value; `zoo info` shows them.",
+                hint=f"Change them with --set key=value; `zoo info {self.spec.name}` shows them.",
                 kind="bad_config",
+                settings=chosen,
             ) from error
+
+    def check_build(self) -> None:
+        """Raise :class:`ZooError` where the model can't be built, or held by this machine.
+
+        It is built without values, so that a bad setting costs neither memory nor time.
+        """
+        from zoo.backend import outline
+        from zoo.environment import memory_bytes
+
+        chosen = self._chosen()
+        if not chosen and all(self.config[k] == self.spec.config[k] for k in self.spec.config):
+            return  # the published model, which the tests build
+        start = {key: "" for key in PUBLISHED if key in self.config}
+        with self._blaming(chosen):
+            count = outline(lambda: self.spec.build(**{**self.config, **start}))
+        needed, there = count * VARIABLE_BYTES, memory_bytes()
+        if there is not None and needed > there:
+            what = ", ".join(f"{name}={value}" for name, value in chosen.items())
+            raise ZooError(
+                f"{self.spec.name} is too large for this machine"
+                + (f" with {what}." if what else "."),
+                expected=f"at most {there // VARIABLE_BYTES:,} numbers in its variables, for "
+                f"{there // 10**9:,} GB of memory",
+                received=f"{count:,} numbers, which need {needed // 10**9:,} GB to be trained",
+                hint=f"Choose smaller settings; `zoo info {self.spec.name}` shows the model's own.",
+                kind="too_large",
+                settings=chosen,
+            )
 
     def load(self, weights: Path) -> Any:
         """The model with weights from a file: never more than weights is read."""
@@ -241,6 +294,15 @@ class Session:
         return validate
 
 
+def _for_kind(kind: str) -> str:
+    """A hint: the models that take a kind of data."""
+    from zoo.registry import models
+
+    fit = [spec.name for spec in models().specs.values() if kind in spec.kinds]
+    shown = ", ".join(fit[:8]) + (", ..." if len(fit) > 8 else "")
+    return f"{kind.capitalize()} data goes with {shown or 'no model'}; `zoo list` shows the kinds."
+
+
 def check_fit(spec: ModelSpec, data: Data) -> None:
     """Raise :class:`ZooError` when the model is for another kind of data or task."""
     if data.kind not in spec.kinds:
@@ -248,7 +310,7 @@ def check_fit(spec: ModelSpec, data: Data) -> None:
             f"Model {spec.name!r} and data {data.name!r} are of different kinds.",
             expected=f"{' or '.join(spec.kinds)} data",
             received=f"{data.kind} data",
-            hint="`zoo list` shows the models, `zoo data list` the data sets.",
+            hint=_for_kind(data.kind),
             kind="kind_mismatch",
         )
     if data.task not in (spec.task, *spec.tasks):
@@ -346,9 +408,10 @@ def _of_plan(name: str, value: Any, data: Data) -> int:
         number = low - 1
     if data.kind != kind or not low <= number <= high:
         raise ZooError(
-            f"--set {name}={value} does not fit {data.kind} data.",
+            f"The setting {name}={value} does not fit {data.kind} data.",
             expected=f"a whole number from {low} to {high}, and {kind} data",
             received=f"{value!r} and {data.kind} data",
+            settings=[name],
         )
     return number
 
@@ -363,7 +426,7 @@ def check_kind_early(spec: ModelSpec, request: Request) -> None:
             f"Model {spec.name!r} and data {known.name!r} are of different kinds.",
             expected=f"{' or '.join(spec.kinds)} data",
             received=f"{known.kind} data",
-            hint="`zoo list` shows the models, `zoo data list` the data sets.",
+            hint=_for_kind(known.kind),
             kind="kind_mismatch",
         )
 
