@@ -454,6 +454,7 @@ def stage(trained, tmp_path_factory):
 
 def said_of(stage, line):
     run = stage / "runs" / "mlp"
+    (stage / "out.csv").unlink(missing_ok=True)  # what is there already is refused
     line = line.replace("RUN", str(run)).replace("ROOT", str(run.parent))
     return line.replace("TMP", str(stage)).split()
 
