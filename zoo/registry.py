@@ -50,7 +50,7 @@ class Registry(Generic[Spec]):
     def glob(self, pattern: str | None) -> list[Spec]:
         """The specs whose names match, sorted by name. Raises :class:`ZooError` when none does."""
         names = sorted(self.specs)
-        if pattern:
+        if pattern is not None:
             names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
             if not names:
                 raise unknown(self.what, pattern, self.specs)

@@ -70,7 +70,7 @@ def check_name(name: str, what: str = "run name") -> str:
             received=shown,
             hint="--runs DIR chooses the folder, --name only the name inside it."
             if what == "run name"
-            else None,
+            else "Choose another name: it becomes a folder's.",
             kind="bad_name",
         )
     return name

@@ -103,7 +103,11 @@ class Objective:
         from zoo.metrics import METRICS
 
         known = (*task.metrics, *PARTS)
-        parts = [part.strip() for part in (text or task.metrics[0]).split(",") if part.strip()]
+        parts = [
+            part.strip()
+            for part in (task.metrics[0] if text is None else text).split(",")
+            if part.strip()
+        ]
         weights: dict[str, float] = {}
         for part in parts:
             name, colon, weight = part.partition(":")
@@ -200,7 +204,8 @@ def tune(
     goal = Objective.parse(objective, get_task(session.data.task))
     space = search_space(session.spec, set(settings or {}))
     stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in session.data.name)
-    name = check_name(study or f"{model}-{Path(stem).name.split('.')[0] or 'data'}")
+    made_up = f"{model}-{Path(stem).name.split('.')[0] or 'data'}"
+    name = check_name(made_up if study is None else study, "name of a study")
     folder = root / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
