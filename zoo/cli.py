@@ -185,6 +185,13 @@ def _bytes(value: int | None) -> str:
     return "-" if value is None else f"{value / 1000:,.1f} kB"
 
 
+def _time(ms: float | None) -> str:
+    """Milliseconds, as microseconds where they are few."""
+    if ms is None:
+        return "-"
+    return f"{ms:.3g} ms" if ms >= 0.1 else f"{1000 * ms:.3g} µs"
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns aligned by spaces, numbers to the right; lines no wider than the terminal."""
     cells = [[str(c) for c in header], *([str(c) for c in row] for row in rows)]
@@ -1128,14 +1135,13 @@ def _sweep_text(document: Mapping[str, Any]) -> str:
     rows, rejected = [], []
     for r in document["results"]:
         worst, hurt = r.get("worst_group") or {}, r.get("hurt_most") or {}
-        p90 = r.get("p90_ms")
         named = f"{hurt.get('attribute')}={hurt.get('group')}"
         lost = r.get("worst_group_drop")
         rows.append((
             r["variant"], _number(r.get("value")), _loss(r.get("drop")),
             _number(worst.get("value")), _loss(lost) + (f" {named}" if lost else ""),
             _bytes(r.get("bytes")), _bytes(r.get("bytes_gzip")),
-            "-" if p90 is None else f"{p90:.4g} ms", _fronts(r["front"]),
+            _time(r.get("p90_ms")), _fronts(r["front"]),
             "taken" if r["variant"] == document["chosen"] else "",
         ))  # fmt: skip
         if r["missed"] and r["variant"] != "base":
@@ -1439,16 +1445,15 @@ def audit(
         # the first metric that was compared with base too, so that its change stands beside it
         found = sorted(r["metrics"].items(), key=lambda item: item[0] not in compared)
         name, value = next(iter(found), ("", None))
-        p90 = r.get("latency_ms", {}).get("p90")
         rows.append((r["variant"], f"{name} {_number(value)}",
                      *_changes(document["deltas"], r["variant"], name), _bytes(r["bytes"]),
-                     _bytes(r["bytes_gzip"]), "-" if p90 is None else f"{p90:.4g} ms",
+                     _bytes(r["bytes_gzip"]), _time(r.get("latency_ms", {}).get("p90")),
                      _speed(r), r.get("error") or ""))  # fmt: skip
     header = (
         "variant",
         "test",
         "change [95 %]",
-        "groups measurably changed",
+        "its change in groups, if measurable",
         "size",
         "gzip",
         "p90",
