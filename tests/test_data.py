@@ -737,7 +737,7 @@ def test_files_for_folders_and_folders_for_files(tmp_path):
         (table(y=np.where(np.arange(200) == 7, None, "a")), {}, "missing in 1 of 200"),
         (table(y=np.where(np.arange(200) == 7, np.nan, 0.5)), {}, "data row 8"),
         (table(y=np.arange(200) * 1e30), {}, "too large"),
-        (table(y=np.where(np.arange(200) == 7, np.inf, np.arange(200))), {}, "too large"),
+        (table(y=np.where(np.arange(200) == 7, np.inf, np.arange(200))), {}, "infinite in 1 of 200 rows"),
         (table(1100, y=[f"label {k}" for k in range(1100)]), {}, "too many classes"),
         (table(1100, y=[*range(1099), "n/k"]), {}, "numbers but for 'n/k'"),
         (table(y=np.resize([1, 2, 3], 200)), {"task": "binary"}, "at most 2 classes"),

@@ -114,7 +114,7 @@ def test_a_file_holds_options_and_settings_and_the_command_line_wins(zoo, tmp_pa
 @pytest.mark.parametrize(
     ("text", "kind"),
     [("epocs = 3", "unknown_setting"), ("epochs = 'x'", "bad_input"), ("set = 3", "bad_input"),
-     ("seed = 'x'", "usage"), ("resume = 'latest'", "unknown_setting")],
+     ("seed = 'x'", "bad_input"), ("resume = 'latest'", "unknown_setting")],
 )  # fmt: skip
 def test_wrong_files_are_said(zoo, tmp_path, text, kind):
     (tmp_path / "a.toml").write_text(text)

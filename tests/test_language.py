@@ -238,7 +238,7 @@ def own_answers(zoo, run, path, *more):
     """The lines that ``zoo predict RUN PATH`` writes."""
     import pandas as pd
 
-    into = path.parent / "answers.csv"
+    into = path.parent / f"answers-{len(list(path.parent.iterdir()))}.csv"
     outcome = zoo("predict", run, path, "--output", into, *more, "--json")
     (row,) = outcome.document["results"]
     answers = pd.read_csv(into)

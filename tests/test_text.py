@@ -226,7 +226,7 @@ def test_own_texts_are_predicted(run, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("words,more\nwonderful,1\n")
     with pytest.raises(ZooError, match="Unknown column 'review'"):
-        api.predict(run["run"], source=other, output=out)
+        api.predict(run["run"], source=other, output=tmp_path / "others.csv")
 
 
 def test_recipes_that_do_not_apply_are_left_out_and_said(run, monkeypatch):

@@ -197,7 +197,6 @@ def tune(
     from zoo.tasks import get_task
     from zoo.train.search import default_point, search_space
 
-    _need_optuna()
     if execution == "auto":
         execution = "graph"  # a trial of its own for each trial would cost more than it saves
     session = _session(model, request, settings, seed, deterministic, cpus, execution)
@@ -206,6 +205,7 @@ def tune(
     stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in session.data.name)
     made_up = f"{model}-{Path(stem).name.split('.')[0] or 'data'}"
     name = check_name(made_up if study is None else study, "name of a study")
+    _need_optuna()
     folder = root / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
