@@ -21,7 +21,7 @@ HOMES = {
 _LEAVES = {"errors", "jsontext", "quiet", "environment", "metrics", "spec"}
 _FACTS = _LEAVES | {"tasks", "predictions", "progress", "schema", "backend"}
 _STORE = _FACTS | {"run", "registry"}
-_WORK = _STORE | {"data", "predict", "export", "kernels", "overrides"}
+_WORK = _STORE | {"data", "predict", "export", "kernels", "keras_modes", "overrides"}
 LAYERS: dict[str, set[str]] = {
     **{leaf: set() for leaf in _LEAVES},
     "tasks": {"errors", "metrics"},
@@ -38,7 +38,8 @@ LAYERS: dict[str, set[str]] = {
     "kernels": {"backend"},
     "overrides": {"backend"},
     "quantizable": {"backend", "kernels", "overrides"},
-    "predict": _STORE | {"data"},
+    "keras_modes": {"errors", "backend", "kernels"},
+    "predict": _STORE | {"data", "keras_modes"},
     "train": _WORK,
     "variants": _WORK | {"train"},
     "generate": _WORK | {"train", "variants"},

@@ -1504,7 +1504,7 @@ def _speed(row: Mapping[str, Any]) -> str:
     """How many times faster than base, side by side, with its interval."""
     speed = row.get("speed") or {}
     if speed.get("ratio") is None:
-        return "-"
+        return f"{row['runtime']}: not like for like" if speed.get("reason") else "-"
     return f"{speed['ratio']:.2f}x [{speed['ci_low']:.2f}, {speed['ci_high']:.2f}]"
 
 

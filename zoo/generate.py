@@ -12,7 +12,7 @@ import numpy as np
 from zoo.data import text
 from zoo.data.core import take_rows
 from zoo.errors import ZooError
-from zoo.predict import Artifact, compiled
+from zoo.predict import compiled, open_artifact
 from zoo.tasks import PADDING, get_task, greedy
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def reader_of(session: Session, variant: Variant) -> Reader:
     """A variant as a reader: with a cache where it has weights, else its artefact as it ships."""
     if (variant.path / "model.weights.h5").exists():
         return Cached(session.of(variant).load(variant.weights))
-    return Whole(Artifact(variant.artifact), session.plan["shape"][0])
+    return Whole(open_artifact(variant.artifact), session.plan["shape"][0])
 
 
 def continued(
@@ -190,7 +190,7 @@ def restored(
     """
     plan = session.plan
     length, end = plan["sides"], plan["end"]
-    function: Function = Artifact(variant.artifact)
+    function: Function = open_artifact(variant.artifact)
     if (variant.path / "model.weights.h5").exists():
         function = compiled(session.of(variant).load(variant.weights))
     source = text.apply(plan, [prompt])[:, :length]

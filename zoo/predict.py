@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Rows of one call of a compiled Keras model.
 COMPILED_BATCH = 1024
+#: The entry of a file of packed Keras weights that says which model they are for.
+PACKED = "glasszoo"
 
 
 class Judged(Protocol):
@@ -74,6 +80,80 @@ class Artifact:
             interpreter.invoke()
             outputs[k : k + rows] = interpreter.get_tensor(out_of)[: len(part)]
         return outputs
+
+
+class KerasArtifact:
+    """A file of weights that Keras packed, as ``f(inputs) -> outputs`` by Keras.
+
+    The file says which model of the registry they are for, with which config and mode: the model is
+    built anew and filled, and nothing but numbers is read. Inputs and outputs as those of
+    :class:`Artifact`, any number of rows a call.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from zoo import keras_modes
+        from zoo.backend import seed_everything
+        from zoo.registry import models
+
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                said = json.loads(str(stored[PACKED]))
+                values = [stored[f"{k}"] for k in range(len(stored.files) - 1)]
+            config = {k: tuple(v) if isinstance(v, list) else v for k, v in said["config"].items()}
+            seed_everything(0)
+            self.model = models().get(said["model"]).build(**config)
+            keras_modes.rebuild(self.model, said["mode"])
+            for weight, value in zip(self.model.weights, values, strict=True):
+                if (weight.shape, weight.dtype) != (value.shape, value.dtype.name):
+                    raise ValueError(f"{weight.path} is {weight.dtype} {weight.shape}, the file's "
+                                     f"{value.dtype} {value.shape}")  # fmt: skip
+                weight.assign(value)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ZooError(
+                f"{path} could not be loaded as packed Keras weights.",
+                received=" ".join(str(error).split())[:200],
+                kind="bad_artifact",
+                exit_code=FAILURE,
+            ) from error
+        keras_modes.calibrated(self.model)
+        self._function = compiled(self.model)
+
+    @property
+    def input_name(self) -> str:
+        """The name of the model's input."""
+        return self.model.inputs[0].name.split(":")[0]
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        return self._function(np.ascontiguousarray(inputs, dtype=self.model.inputs[0].dtype))
+
+
+def pack(model: Any, facts: Mapping[str, Any]) -> bytes:
+    """A file of packed weights for :class:`KerasArtifact`; ``facts`` are ``{model, config, mode}``.
+
+    An NPZ of ``model.weights`` in their order: Keras 3.15's own ``save_weights`` leaves the zero points
+    of ``gptq`` and ``awq`` out.
+    """
+    buffer = io.BytesIO()
+    weights = {f"{k}": np.asarray(weight) for k, weight in enumerate(model.weights)}
+    np.savez(buffer, **weights, **{PACKED: np.array(json.dumps(facts))})  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+#: The end of an artefact's name -> the runtime that it is for, and what opens it.
+RUNTIMES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    ".tflite": ("litert", Artifact),
+    ".npz": ("keras", KerasArtifact),
+}
+
+
+def runtime_of(path: Path) -> str:
+    """The runtime that an artefact is for: ``litert`` or ``keras``."""
+    return next(name for end, (name, _) in RUNTIMES.items() if path.name.endswith(end))
+
+
+def open_artifact(path: Path) -> Artifact | KerasArtifact:
+    """An artefact by its runtime, as ``f(inputs) -> outputs`` with its ``input_name``."""
+    return next(opener for end, (_, opener) in RUNTIMES.items() if path.name.endswith(end))(path)
 
 
 def compiled(model: Any, batch: int = COMPILED_BATCH) -> Any:

@@ -86,6 +86,7 @@ class VariantDocument(Bound):
     kind: Literal["base", "transform", "retrain"]
     parent: dict[str, str] | None = None  # {variant, sha256}
     artifact: str | None = None
+    runtime: Literal["litert", "keras"] = "litert"  # what the artefact is for
     bytes: int | None = None
     bytes_gzip: int | None = None
     sparsity: float | None = None
@@ -180,7 +181,7 @@ class AuditDocument(Bound):
 
     run: str  # the run's name; on stdout its path
     report: str | None  # relative to the run's folder; on stdout its path
-    variants: list[dict[str, Any]]  # speed: {ratio, ci_low, ci_high, rounds} against base
+    variants: list[dict[str, Any]]  # speed: {ratio, ci_low, ci_high, rounds, reason} against base
     deltas: list[dict[str, Any]]
     noise_floor: dict[str, Any]
     drift: list[dict[str, Any]]
@@ -198,7 +199,7 @@ class SweepDocument(Bound):
     limits: dict[str, float]
     prefer: str
     chosen: str | None
-    #: {variant, recipe, bytes, bytes_gzip, p90_ms, value, drop, worst_group, worst_group_drop, test,
+    #: {variant, recipe, runtime, bytes, bytes_gzip, p90_ms, value, drop, worst_group, worst_group_drop, test,
     #: front, missed, error}, base among them
     results: list[dict[str, Any]]
 

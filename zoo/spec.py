@@ -115,7 +115,8 @@ class Step:
     ``kind`` is ``retrain`` where the weights are trained further and ``transform`` where they are
     only converted; a transform ends a chain. ``parse`` turns the text after the colon into options
     (raises ``ValueError`` with what was expected). ``run(context, options)`` does the work.
-    ``grid`` holds the settings that a sweep tries, as they stand in a recipe.
+    ``grid`` holds the settings that a sweep tries, as they stand in a recipe. ``artifact`` is the name
+    of the file that is measured, by whose end :mod:`zoo.predict` knows its runtime.
     """
 
     name: str
@@ -126,3 +127,4 @@ class Step:
     run: Callable[..., Any]
     source: str
     grid: tuple[str, ...] = ()
+    artifact: str = "model.tflite"

@@ -31,6 +31,8 @@ TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2, "in
 #: Of some families more is allowed. The nets are untrained: a recurrent one says next to nothing, of
 #: which 8 bits are a larger share.
 LOOSER = {"recurrent": {"int8": 0.4}}
+#: The same for Keras' own modes; 4 bits of an untrained net are a large share of what it says.
+PACKED_TOLERANCES = {"int8": 0.1, "int4": 0.5, "gptq": 0.5, "awq": 0.5}
 SPARSITY, VALUES = 0.75, 8
 
 
@@ -65,6 +67,8 @@ def checks_for(spec: ModelSpec) -> list[Check]:
         *((name, check, deep) for name, check in (
             ("prune", check_pruning), ("cluster", check_clustering), ("qat", check_rounding),
           ) if name not in spec.skips),
+        *((f"keras-{mode}", partial(check_packed, mode=mode), deep or mode != "int8")
+          for mode in PACKED_TOLERANCES if "keras" not in spec.skips),
     ]  # fmt: skip
     return [Check(spec.name, name, partial(check, spec), slow) for name, check, slow in rows]
 
@@ -257,6 +261,37 @@ def check_rounding(spec: ModelSpec) -> None:
         matrix = np.asarray(kernel.matrix(kernel.variable.value))
         steps = matrix / np.maximum(np.abs(matrix).max(axis=0) / 127, 1e-30)
         assert np.abs(steps - steps.round()).max() < 1e-2, f"{kernel.name} is not on its grid"
+
+
+def check_packed(spec: ModelSpec, mode: str) -> None:
+    """Keras' packed weights answer as the model does, and the same from their file; a calibrated mode
+    may refuse a model that is no chain of Transformer blocks."""
+    from zoo import keras_modes
+    from zoo.backend import seed_everything
+    from zoo.errors import ZooError
+    from zoo.predict import KerasArtifact, pack
+
+    seed_everything(3)
+    model = tiny(spec)
+    x = inputs_for(spec, model, 32)
+    expected = model(x, training=False).numpy()
+    try:
+        keras_modes.quantize(model, mode, x)
+    except ZooError as refused:
+        if keras_modes.MODES[mode].calibrated and refused.kind == "not_applicable":
+            return
+        raise
+    said = model(x, training=False).numpy()
+    gap = np.abs(said - expected).max() / np.abs(expected).max()
+    assert 0 < gap <= PACKED_TOLERANCES[mode], (
+        f"keras:{mode}: off by {gap:.2g} of the largest output"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "packed.npz"
+        facts = {"model": spec.name, "config": {**spec.config, **spec.tiny}, "mode": mode}
+        path.write_bytes(pack(model, facts))
+        again = np.abs(KerasArtifact(path)(x) - said).max() / np.abs(expected).max()
+    assert again <= TOLERANCES["float32"], f"keras:{mode}: its file is off by {again:.2g}"
 
 
 def all_checks() -> Iterator[Check]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.kernels import kernels
 from zoo.metrics import intervals
-from zoo.predict import Artifact, compiled, point_metrics, predict_rows
+from zoo.predict import compiled, open_artifact, point_metrics, predict_rows, runtime_of
 from zoo.predictions import Predictions
 from zoo.run import BASE, Run, Variant, now, sha256_file, write_arrays, write_atomic
 from zoo.tasks import function_of, get_task
@@ -80,12 +80,13 @@ def ship(
     own_weights: bool,
     options: dict[str, Any],
     seconds: float,
+    file: str = ARTIFACT,
 ) -> Variant:
     """Write a variant's folder: it appears by rename, whole.
 
     Args:
         model: the Keras model whose weights the artefact was made from.
-        content: the ``.tflite`` file.
+        content: of the artefact, whose name is ``file``.
         own_weights: whether the variant keeps Keras weights of its own (base and retrained ones).
     """
     from zoo.environment import versions
@@ -93,10 +94,10 @@ def ship(
 
     data = session.data
     with run.new_variant(name) as folder:
-        (folder / ARTIFACT).write_bytes(content)
+        (folder / file).write_bytes(content)
         if own_weights:
             model.save_weights(folder / "model.weights.h5")
-        artifact = Artifact(folder / ARTIFACT)
+        artifact = open_artifact(folder / file)
         rows = data.parts["test"]
         said = predict_rows(session, artifact, "test", rows)
         write_arrays(folder / "predictions.npz", said.arrays() | more_columns(said, data.task))
@@ -104,7 +105,7 @@ def ship(
         if shown:
             write_arrays(folder / SHOWN, function_of(shown)(session, model, artifact))
         bound: dict[str, Any] = {
-            "inputs": [{"path": f"{name}/{ARTIFACT}", "sha256": sha256_file(folder / ARTIFACT)}],
+            "inputs": [{"path": f"{name}/{file}", "sha256": sha256_file(folder / file)}],
             "environment": versions(),
             "created": now(),
         }
@@ -113,7 +114,8 @@ def ship(
             recipe=recipe,
             kind=kind,  # type: ignore[arg-type]
             parent=None if parent is None else {"variant": parent.name, "sha256": parent.sha256},
-            artifact=ARTIFACT,
+            artifact=file,
+            runtime=runtime_of(folder / file),  # type: ignore[arg-type]
             bytes=len(content),
             bytes_gzip=len(gzip.compress(content, 9, mtime=0)),
             **sparsity(model),
@@ -161,7 +163,7 @@ def more_columns(predictions: Predictions, task: str) -> dict[str, np.ndarray]:
 def predict_split(session: Session, variant: Variant, split: str) -> Predictions:
     """Predictions of a variant's artefact on a split, stored in its folder."""
     rows = session.data.parts[split]
-    said = predict_rows(session, Artifact(variant.artifact), split, rows)
+    said = predict_rows(session, open_artifact(variant.artifact), split, rows)
     variant.write_predictions(said, more_columns(said, session.data.task))
     return said
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError, unknown
+from zoo.predict import runtime_of
 from zoo_bench.loadgen import SCENARIOS, import_loadgen, limit_seconds
 
 OFFLINE_BATCH = 32  # the gain of larger ones on a CPU is small, the memory is not
@@ -35,15 +36,15 @@ def measure(
     timeout: float | None = None,
     batch: int = OFFLINE_BATCH,
 ) -> list[dict[str, Any]]:
-    """Run LoadGen's scenarios on a ``.tflite`` file, in one fresh process.
+    """Run LoadGen's scenarios on an artefact, in one fresh process.
 
     Args:
-        artifact: the file.
+        artifact: a ``.tflite`` file, or weights that Keras packed; its runtime runs it.
         samples: one array for each input of the artefact's signature, ``(samples, ...)`` in the
             dtype the signature takes; in the order of the inputs where there is no signature.
         scenarios: of "SingleStream" (batch 1, latency) and "Offline" (throughput), in this order.
         seconds: the least duration of each scenario; an official result needs 600.
-        threads: LiteRT's intra-op threads.
+        threads: the runtime's intra-op threads.
         log_dir: LoadGen's logs go to ``log_dir/SCENARIO/``, the process's own to ``worker.log``.
         timeout: seconds after which the process is killed; by default what a slow model may need.
         batch: what Offline tries; an artefact that refuses it, or answers otherwise, is run one by
@@ -80,7 +81,7 @@ def measure(
         result = _spawn(artifact, samples, scenarios, seconds, threads, batch, log_dir, timeout)
     else:
         result = {"rows": [], "error": f"there is no file {artifact.name}"}
-    shared = {"runtime": "litert", "threads": threads, **sizes}
+    shared = {"runtime": runtime_of(artifact), "threads": threads, **sizes}
     for name in ("load_ms", "first_invoke_ms", "memory_before_load_mb"):
         shared[name] = result.get(name)
     measured = {row["scenario"]: row for row in result["rows"]}
@@ -148,6 +149,7 @@ def _spawn(
         np.savez(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
         job = {
             "artifact": str(artifact),
+            "runtime": runtime_of(artifact),
             "inputs": list(samples),
             "scenarios": list(scenarios),
             "seconds": seconds,
@@ -204,20 +206,26 @@ def side_by_side(
     moment, and their order is turned around from round to round, so that the drift cancels.
 
     Args:
-        artifacts: ``.tflite`` files with the same inputs, by name; the first is compared with.
+        artifacts: files with the same inputs, by name; the first is compared with.
         samples, scenario, seconds, threads: as for :func:`measure`.
         rounds: how often each is measured.
 
     Returns:
-        For each name but the first ``{what, ratio, ci_low, ci_high, rounds, error}``: ``what`` is
+        For each name but the first ``{what, ratio, ci_low, ci_high, rounds, reason, error}``: ``what`` is
         "p50 latency" (SingleStream) or "time a sample" (Offline), ``ratio`` the median of the first's
         over its own (above 1: faster), the interval the range of the rounds, which holds the median
         with probability ``1 - 2 / 2**rounds`` (Hettmansperger & Sheather, Statistics & Probability
-        Letters 4, 1986); ``rounds`` are the ratios.
+        Letters 4, 1986); ``rounds`` are the ratios. A file for another runtime than the first's is not
+        measured: its ratio would be that of the runtimes, as its ``reason`` says.
     """
     if rounds < 1:
         raise ZooError("A comparison needs rounds.", expected=">= 1", received=str(rounds))
     names = list(artifacts)
+    base = names[0]
+    own = runtime_of(artifacts[base])
+    apart = {name: runtime_of(artifacts[name]) for name in names}
+    apart = {name: runtime for name, runtime in apart.items() if runtime != own}
+    names = [name for name in names if name not in apart]
     times: dict[str, list[float]] = {name: [] for name in names}
     errors: dict[str, str] = {}
     for turn in range(rounds):
@@ -235,8 +243,7 @@ def side_by_side(
             single = scenario == "SingleStream"
             times[name].append(row["latency_ms"]["p50"] if single else 1 / row["throughput"])
     what = "p50 latency" if scenario == "SingleStream" else "time a sample"
-    base = names[0]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in names[1:]:
         error = errors.get(base) or errors.get(name)
         pairs = zip(times[base], times[name], strict=True) if error is None else ()
@@ -247,6 +254,11 @@ def side_by_side(
             "ci_low": min(ratios, default=None),
             "ci_high": max(ratios, default=None),
             "rounds": ratios,
+            "reason": None,
             "error": error,
         }
-    return found
+    for name, runtime in apart.items():
+        reason = f"runs in {runtime}, {base} in {own}: their speeds are not like for like"
+        found[name] = {"what": what, "ratio": None, "ci_low": None, "ci_high": None, "rounds": [],
+                       "reason": reason, "error": None}  # fmt: skip
+    return {name: found[name] for name in list(artifacts)[1:]}

@@ -134,6 +134,7 @@ def _number(name: str) -> Callable[[Mapping[str, Any]], str]:
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "model": lambda row: str(row.get("model") or "-"),
     "variant": lambda row: str(row.get("variant") or "-"),
+    "runtime": lambda row: str(row.get("runtime") or "-"),
     "scenario": lambda row: str(row.get("scenario") or "-"),
     "batch": lambda row: str(row.get("batch") or "-"),
     "p50 ms": _latency("p50"),
@@ -146,7 +147,7 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "metric": _metric,
     "valid": _valid,
 }
-_TEXT = {"model", "variant", "scenario", "metric", "valid"}
+_TEXT = {"model", "variant", "runtime", "scenario", "metric", "valid"}
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

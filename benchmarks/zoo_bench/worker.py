@@ -1,23 +1,27 @@
 """The measuring process: ``python -m zoo_bench.worker FOLDER``.
 
-It imports NumPy, LiteRT and LoadGen and nothing else of weight, so that its peak memory is that of
-a deployment. ``FOLDER`` holds ``job.json`` (artifact, scenarios, seconds, threads, batch, log_dir)
+It imports NumPy, LoadGen, the artefact's runtime and nothing else of weight, so that its peak memory is
+that of a deployment. ``FOLDER`` holds ``job.json`` (artifact, runtime, scenarios, seconds, threads, batch, log_dir)
 and ``samples.npz``; ``result.json`` appears there by rename, anew after each scenario.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from zoo_bench.loadgen import run_loadgen
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 
 def peak_memory_mb() -> float | None:
@@ -37,6 +41,8 @@ class Model:
     """
 
     def __init__(self, artifact: str, threads: int, samples: dict[str, np.ndarray], batch: int):
+        from ai_edge_litert.interpreter import Interpreter
+
         started = time.perf_counter()
         self.interpreter = Interpreter(artifact, num_threads=threads)
         self.interpreter.allocate_tensors()
@@ -61,13 +67,12 @@ class Model:
             for i in range(len(samples[self.inputs[0][0]]) if batch == 1 else 0)
         ]
 
-    def one(self, index: int) -> None:
+    def one(self, index: int) -> list[np.ndarray]:
         """Answer one sample, the output copied out as a deployment would."""
         for tensor, value in self.rows[index]:
             self.interpreter.set_tensor(tensor, value)
         self.interpreter.invoke()
-        for tensor in self.outputs:
-            self.interpreter.get_tensor(tensor)
+        return [self.interpreter.get_tensor(tensor) for tensor in self.outputs]
 
     def many(self, indices: list[int]) -> list[np.ndarray]:
         """Answer up to ``batch`` samples; a last, smaller lot is filled up and paid for in full."""
@@ -76,6 +81,43 @@ class Model:
             self.interpreter.set_tensor(detail["index"], self.samples[name][indices])
         self.interpreter.invoke()
         return [self.interpreter.get_tensor(tensor) for tensor in self.outputs]
+
+
+class KerasModel:
+    """Packed Keras weights bound to samples: what :class:`Model` is for LiteRT."""
+
+    def __init__(self, artifact: str, threads: int, samples: dict[str, np.ndarray], batch: int):
+        from zoo.predict import KerasArtifact
+
+        started = time.perf_counter()
+        self.function = KerasArtifact(Path(artifact))
+        self.load_ms = (time.perf_counter() - started) * 1e3
+        self.batch = batch
+        (self.samples,) = samples.values()
+        self.rows = [self.samples[i : i + 1] for i in range(len(self.samples) if batch == 1 else 0)]
+
+    def one(self, index: int) -> list[np.ndarray]:
+        """Answer one sample."""
+        return [self.function(self.rows[index])]
+
+    def many(self, indices: list[int]) -> list[np.ndarray]:
+        """Answer up to ``batch`` samples; a last, smaller lot is filled up and paid for in full."""
+        indices = indices + indices[:1] * (self.batch - len(indices))
+        return [self.function(self.samples[indices])]
+
+
+def _keras_threads(threads: int) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+#: Runtime -> the module that is imported before memory is first read, what is done once, the model.
+RUNTIMES: dict[str, tuple[str, Callable[[int], None], Any]] = {
+    "litert": ("ai_edge_litert.interpreter", lambda threads: None, Model),
+    "keras": ("zoo.predict", _keras_threads, KerasModel),
+}
 
 
 def _bind(interpreter: Interpreter, samples: dict[str, np.ndarray]) -> list[tuple[str, dict]]:
@@ -111,18 +153,15 @@ def _check(name: str, detail: dict, values: np.ndarray) -> None:
 
 
 def _try_batch(
-    artifact: str, threads: int, samples: dict[str, np.ndarray], batch: int, one: Model
+    make: Any, artifact: str, threads: int, samples: dict[str, np.ndarray], batch: int, one: Any
 ) -> tuple[int, str | None]:
     """The batch for Offline: ``batch`` where the artefact takes it and answers as one by one."""
     lot = [i % len(one.rows) for i in range(batch)]
     try:
-        together = Model(artifact, threads, samples, batch).many(lot)
+        together = make(artifact, threads, samples, batch).many(lot)
     except (ValueError, RuntimeError) as error:
         return 1, f"batch {batch} refused: {str(error).splitlines()[0]}"
-    apart = []
-    for index in lot:
-        one.one(index)
-        apart.append([one.interpreter.get_tensor(tensor) for tensor in one.outputs])
+    apart = [one.one(index) for index in lot]
     for number, values in enumerate(together):
         alone = np.concatenate([answer[number] for answer in apart])
         scale = float(np.abs(alone).max(initial=0.0))
@@ -147,10 +186,13 @@ def run(folder: Path) -> None:
         samples = {name: stored[f"input_{number}"] for number, name in enumerate(job["inputs"])}
     count = len(next(iter(samples.values())))
     artifact, threads = job["artifact"], job["threads"]
+    module, prepare, make = RUNTIMES[job["runtime"]]
+    importlib.import_module(module)
+    prepare(threads)
     result: dict[str, Any] = {"memory_before_load_mb": peak_memory_mb(), "rows": []}
     _write(folder, result)
 
-    one = Model(artifact, threads, samples, 1)
+    one = make(artifact, threads, samples, 1)
     started = time.perf_counter()
     one.one(0)
     result["first_invoke_ms"] = (time.perf_counter() - started) * 1e3
@@ -162,7 +204,7 @@ def run(folder: Path) -> None:
     memory = {"SingleStream": peak_memory_mb()}
     batch, why = 1, None
     if "Offline" in job["scenarios"] and job["batch"] > 1:
-        batch, why = _try_batch(artifact, threads, samples, job["batch"], one)
+        batch, why = _try_batch(make, artifact, threads, samples, job["batch"], one)
     memory["Offline"] = peak_memory_mb() if batch > 1 else memory["SingleStream"]
     for scenario in job["scenarios"]:
         batched = scenario == "Offline" and batch > 1
@@ -172,7 +214,7 @@ def run(folder: Path) -> None:
             scenario=scenario,
             seconds=job["seconds"],
             log_dir=Path(job["log_dir"]) / scenario,
-            issue_batch=Model(artifact, threads, samples, batch).many if batched else None,
+            issue_batch=make(artifact, threads, samples, batch).many if batched else None,
             batch=batch,
         )
         row["peak_memory_mb"] = memory[scenario]

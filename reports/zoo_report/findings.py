@@ -133,12 +133,23 @@ class Findings:
         value = (found.get("latency_ms") or {}).get(which)
         return value if known(value) else None
 
+    def runtime(self, name: str) -> str | None:
+        """What an artefact was measured in: ``litert`` or ``keras``."""
+        found = self.latest(name, "benchmark", scenario="SingleStream") or {}
+        return found.get("runtime")
+
+    def unlike(self, name: str) -> bool:
+        """Whether a variant was measured in another runtime than base."""
+        return None not in (own := {self.runtime(name), self.runtime("base")}) and len(own) > 1
+
     # What changed
 
     def _ratio(self, base: Any, other: Any) -> float | None:
         return base / other if known(base) and known(other) and other > 0 else None
 
     def _faster(self, name: str) -> tuple[float, float, float] | None:
+        if self.unlike(name):
+            return None
         audited = (self.bundle.audit or {}).get("variants", [])
         row: dict[str, Any] = next((r for r in audited if r.get("variant") == name), {})
         speed = row.get("speed") or {}

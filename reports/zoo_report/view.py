@@ -416,6 +416,8 @@ class View:
                     p50 = Cell(p50.text, note)
                 else:
                     p90 = Cell(p90.text, note.removesuffix(" at p90"))
+            elif self.found.unlike(name) and p90.text:
+                p90 = Cell(p90.text, "by Keras, base by LiteRT: not like for like")
             no_offline = error or offline.get("error") or (None if offline else command)
             if single and not offline and not error:  # as a sweep leaves it: one footnote for all
                 no_offline = "Latency alone was measured: `zoo benchmark` measures throughput too"

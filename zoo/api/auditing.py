@@ -179,7 +179,7 @@ def _applicable(run: Run, progress: Progress) -> list[str]:
 def _audit_row(
     variant: Variant, measured: Sequence[Mapping[str, Any]], speed: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    names = ("variant", "recipe", "kind", "artifact", "bytes", "bytes_gzip", "sparsity", "metrics",
+    names = ("variant", "recipe", "kind", "artifact", "runtime", "bytes", "bytes_gzip", "sparsity", "metrics",
              "parity", "error")  # fmt: skip
     document = variant.document()
     row = {name: document[name] for name in names} | {"speed": speed}

@@ -45,7 +45,7 @@ def benchmark_all(
     threads: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    from zoo.predict import Artifact
+    from zoo.predict import open_artifact
     from zoo.schema import BenchmarkResult
     from zoo_bench.loadgen import SCENARIOS
     from zoo_bench.measure import measure
@@ -59,7 +59,7 @@ def benchmark_all(
         document = item.document()
         measured = measure(
             item.artifact,
-            {Artifact(item.artifact).input_name: samples},
+            {open_artifact(item.artifact).input_name: samples},
             scenarios=scenarios or SCENARIOS,
             seconds=seconds,
             threads=threads,
@@ -88,7 +88,7 @@ def compare_speed(
     session: Session, chosen: Sequence[Variant], seconds: float, progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """How many times faster than base each variant is: rounds side by side, with an interval."""
-    from zoo.predict import Artifact
+    from zoo.predict import open_artifact
     from zoo_bench.measure import ROUNDS, side_by_side
 
     base = next(item for item in chosen if item.name == BASE)
@@ -97,7 +97,7 @@ def compare_speed(
         return {}
     progress.say(f"speed against base: {ROUNDS} rounds side by side")
     samples = session.encoded(session.data.parts["test"][:1024])
-    inputs = {Artifact(base.artifact).input_name: samples}
+    inputs = {open_artifact(base.artifact).input_name: samples}
     return side_by_side(files, inputs, seconds=seconds)
 
 

@@ -70,7 +70,7 @@ def explain_one(
 
     import numpy as np
 
-    from zoo.predict import Artifact
+    from zoo.predict import open_artifact
     from zoo.schema import ExplainResult
     from zoo.tasks import get_task
     from zoo_explain import attribution
@@ -86,7 +86,7 @@ def explain_one(
     own = (variant.path / "model.weights.h5").exists()
     model = session.of(variant).load(variant.weights) if own else None
     arguments: dict[str, Any] = {
-        "predict": _of_outputs(task, plan, Artifact(variant.artifact)),
+        "predict": _of_outputs(task, plan, open_artifact(variant.artifact)),
         "model": None if model is None else _of_model(task, plan, model),
         "x": x,
         "background": session.encoded(behind),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import USAGE, ZooError
+from zoo.keras_modes import NO_LITERT
 from zoo.run import (
     RUNS,
     Run,
@@ -101,14 +102,16 @@ def _row(item: Variant, format: str, batch: int | None, **fields: Any) -> dict[s
 
 
 def _own_weights(item: Variant, format: str) -> None:
-    """Raise :class:`ZooError` for a variant that is a LiteRT file and nothing else."""
+    """Raise :class:`ZooError` for a variant that is converted weights and nothing else."""
     document = item.document()
     if document["kind"] == "transform":
+        parent, packed = document["parent"]["variant"], document["runtime"] == "keras"
+        why = NO_LITERT if packed else f"{document['recipe']!r} converts them to LiteRT for good"
         raise ZooError(
             f"Variant {item.name!r} can't be written as {format}.",
             expected="a variant with Keras weights of its own",
-            received=f"{document['recipe']!r} converts them to LiteRT for good",
-            hint=f"--variant {document['parent']['variant']}, or --format litert",
+            received=why,
+            hint=f"--variant {parent}" if packed else f"--variant {parent}, or --format litert",
             kind="not_exportable",
         )
 
@@ -121,6 +124,8 @@ def _write_litert(
     from zoo.export import to_litert
 
     document = item.document()
+    if document["runtime"] == "keras":
+        _own_weights(item, "a LiteRT file")
     name = document["recipe"].split("+")[-1] if document["kind"] == "transform" else "float32"
     if batch == 1:
         write_atomic(target, item.artifact.read_bytes())

@@ -120,7 +120,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.data.core import take_rows
     from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
-    from zoo.predict import CALL_BYTES, Artifact, unscale
+    from zoo.predict import CALL_BYTES, open_artifact, unscale
     from zoo.tasks import function_of, get_task
 
     path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
@@ -135,7 +135,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     data = run.document()["data"]
     plan = run.plan()
     inputs, task = read_inputs(source, plan), get_task(data["task"])
-    artifact, parts = Artifact(variant.artifact), []
+    artifact, parts = open_artifact(variant.artifact), []
 
     def classified(rows: np.ndarray) -> dict[str, Any]:
         assert task.decode is not None

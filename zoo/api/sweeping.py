@@ -107,7 +107,7 @@ def _row(
 ) -> dict[str, Any]:
     """A variant's costs, and its losses on the split and on the test rows."""
     document = item.document()
-    names = ("variant", "recipe", "bytes", "bytes_gzip", "sparsity", "metrics")
+    names = ("variant", "recipe", "runtime", "bytes", "bytes_gzip", "sparsity", "metrics")
     return {
         **{name: document[name] for name in names},
         **_losses(session, item, split, min_cell),

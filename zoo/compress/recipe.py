@@ -153,4 +153,5 @@ def _one(
             own_weights=retrained,
             options=dict(parsed.options),
             seconds=time.perf_counter() - began,
+            file=parsed.step.artifact,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from zoo.errors import Interrupted
 from zoo.export import CALIBRATION_SAMPLES, FORMATS, to_litert
+from zoo.keras_modes import MODES
 from zoo.progress import Progress
 from zoo.spec import Step
 from zoo.tasks import get_task
@@ -107,6 +109,12 @@ def _student(text: str | None) -> dict[str, Any]:
     return {"model": models().get(text).name}
 
 
+def _mode(text: str | None) -> dict[str, Any]:
+    if text not in MODES:
+        raise ValueError(f"{', '.join(f'keras:{name}' for name in MODES)}")
+    return {"mode": text}
+
+
 def _retraining(work: Work) -> tuple[TrainOptions, int]:
     """The options of a retraining, and its steps."""
     options = work.session.options
@@ -194,6 +202,23 @@ def _convert(format: str) -> Callable[[Work, dict[str, Any]], bytes]:
     return run
 
 
+def _keras(work: Work, options: dict[str, Any]) -> bytes:
+    from zoo import keras_modes
+    from zoo.predict import pack
+
+    session, mode = work.session, options["mode"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.weights.h5"
+        work.model.save_weights(path)
+        packed = session.load(path)  # the model itself is what parity is measured against
+    ids = work.calibration() if MODES[mode].calibrated else None
+    total = packed.count_params()
+    share = sum(layer.count_params() for layer in keras_modes.covered(packed, mode)) / total
+    work.progress.say(f"{work.title}: Keras covers {share:.0%} of {total:,} weights")
+    keras_modes.quantize(packed, mode, ids)
+    return pack(packed, {"model": session.spec.name, "config": session.own_config, "mode": mode})
+
+
 #: The rows' order is the order of a chain: each keeps what those before it made, not the other way.
 STEPS: dict[str, Step] = {
     row.name: row
@@ -217,5 +242,8 @@ STEPS: dict[str, Step] = {
              _no_argument, _convert("int8"), FORMATS["int8"].source, ("int8",)),
         Step("int16x8", "transform", "", "int8 weights, int16 activations, calibrated on training "
              "rows", _no_argument, _convert("int16x8"), FORMATS["int16x8"].source, ("int16x8",)),
+        Step("keras", "transform", "|".join(MODES), "Keras' own packed weights, which run in Keras "
+             "alone", _mode, _keras, "; ".join(row.source for row in MODES.values()),
+             artifact="packed.npz"),  # no grid: its latencies are another runtime's
     )
 }  # fmt: skip

@@ -244,9 +244,8 @@ class Session:
         chosen = self._chosen()
         if not chosen and all(self.config[k] == self.spec.config[k] for k in self.spec.config):
             return  # the published model, which the tests build
-        start = {key: "" for key in PUBLISHED if key in self.config}
         with self._blaming(chosen):
-            count = outline(lambda: self.spec.build(**{**self.config, **start}))
+            count = outline(lambda: self.spec.build(**self.own_config))
         needed, there = count * VARIABLE_BYTES, memory_bytes()
         if there is not None and needed > there:
             what = ", ".join(f"{name}={value}" for name, value in chosen.items())
@@ -261,11 +260,15 @@ class Session:
                 settings=chosen,
             )
 
+    @property
+    def own_config(self) -> dict[str, Any]:
+        """The config for weights from a file: published ones that the training started from are not
+        needed again, nor a network."""
+        return {**self.config, **{key: "" for key in PUBLISHED if key in self.config}}
+
     def load(self, weights: Path) -> Any:
         """The model with weights from a file: never more than weights is read."""
-        # Published weights that the training started from are not needed again, nor a network.
-        start = {key: "" for key in PUBLISHED if key in self.config}
-        model = self._build({**self.config, **start})
+        model = self._build(self.own_config)
         try:
             model.load_weights(weights)
         except (OSError, ValueError) as error:
