@@ -329,6 +329,7 @@ def test_the_worker_imports_what_a_deployment_would(artefacts, tmp_path):
     np.savez(tmp_path / "samples.npz", input_0=vectors()["x"])
     job = {
         "artifact": str(artefacts["dense"]),
+        "runtime": "litert",
         "inputs": ["x"],
         "scenarios": ["SingleStream", "Offline"],
         "seconds": 0.1,
@@ -540,6 +541,7 @@ MACHINE = {
 ROW = {
     "model": "mlp",
     "variant": "int8",
+    "runtime": "litert",
     "scenario": "SingleStream",
     "batch": 1,
     "valid": True,
@@ -565,15 +567,15 @@ def test_the_table_is_the_one_worked_by_hand():
         "Example CPU @ 2.00GHz, 2 cores; 25.3 GB; Linux x86_64; Python 3.11.7; "
         "numpy 2.4.6, ai-edge-litert 2.3.0; 2026-01-31",
         "",
-        "| model | variant | scenario | batch | p50 ms | p90 ms | samples/s | size | gzip |"
+        "| model | variant | runtime | scenario | batch | p50 ms | p90 ms | samples/s | size | gzip |"
         " load ms | peak MB | metric | valid |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
-        "| mlp | int8 | SingleStream | 1 | 0.00694 | 0.00890 | 141,000 | 41.1 kB | 37.5 kB |"
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| mlp | int8 | litert | SingleStream | 1 | 0.00694 | 0.00890 | 141,000 | 41.1 kB | 37.5 kB |"
         " 1.07 | 41.4 | accuracy 0.853 | short |",
-        "| mlp | int8 | Offline | 32 | - | - | 141,000 | 41.1 kB | 37.5 kB | 1.07 | 41.4 |"
+        "| mlp | int8 | litert | Offline | 32 | - | - | 141,000 | 41.1 kB | 37.5 kB | 1.07 | 41.4 |"
         " accuracy 0.853 | yes |",
-        "| cnn | base | Offline | - | - | - | - | - | - | - | - | - | error: died of SIGSEGV |",
-        "| mlp | int8 | SingleStream | 1 | 0.00694 | 0.00890 | 141,000 | 41.1 kB | 37.5 kB |"
+        "| cnn | base | - | Offline | - | - | - | - | - | - | - | - | - | error: died of SIGSEGV |",
+        "| mlp | int8 | litert | SingleStream | 1 | 0.00694 | 0.00890 | 141,000 | 41.1 kB | 37.5 kB |"
         " 1.07 | 41.4 | - | INVALID: LoadGen: too few queries |",
         "",
         "short: valid for its settings, but shorter than the 600 s of an official run.",

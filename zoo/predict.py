@@ -147,13 +147,17 @@ RUNTIMES: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 def runtime_of(path: Path) -> str:
-    """The runtime that an artefact is for: ``litert`` or ``keras``."""
-    return next(name for end, (name, _) in RUNTIMES.items() if path.name.endswith(end))
+    """The runtime that an artefact is for: ``litert`` or ``keras``. Any other name is LiteRT's to refuse."""
+    return _opener(path)[0]
 
 
 def open_artifact(path: Path) -> Artifact | KerasArtifact:
     """An artefact by its runtime, as ``f(inputs) -> outputs`` with its ``input_name``."""
-    return next(opener for end, (_, opener) in RUNTIMES.items() if path.name.endswith(end))(path)
+    return _opener(path)[1](path)
+
+
+def _opener(path: Path) -> tuple[str, Callable[[Path], Any]]:
+    return RUNTIMES.get(path.suffix, RUNTIMES[".tflite"])
 
 
 def compiled(model: Any, batch: int = COMPILED_BATCH) -> Any:
