@@ -308,6 +308,14 @@ def test_a_killed_conversion_leaves_nothing_that_counts(tmp_path, all_large, cac
     assert [path for path in cache.iterdir() if path.is_dir()] == [found.cache]
 
 
+def test_a_conversion_says_how_far_it_is_and_is_quiet_the_second_time(tmp_path, all_large, zoo):
+    request = loans(tmp_path / "a.csv", rows=1200)
+    first, second = (zoo("data", "info", request.data, "--target", "y") for _ in range(2))
+    assert "data: 1,200 rows looked at" in first.stderr
+    assert "data: 1,200 rows converted" in first.stderr
+    assert "rows converted" not in second.stderr
+
+
 def test_two_processes_convert_once(tmp_path, cache):
     request = loans(tmp_path / "a.csv", rows=3000)
     code = """

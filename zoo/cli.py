@@ -162,9 +162,9 @@ def _refuse(options: Sequence[str], why: str) -> None:
 
 
 def _progress() -> Any:
-    from zoo.progress import Progress
+    from zoo.progress import Progress, use
 
-    return Progress()
+    return use(Progress())
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -390,6 +390,7 @@ def _names(texts: Iterable[str]) -> tuple[str, ...]:
 @_shared
 def data_info(name: str, fields: dict[str, Any]) -> None:
     """Show a data set, or what a file of your own would become."""
+    _progress()  # for a file that is converted first
     from zoo import api
     from zoo.data.core import Request
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+Part = TypeVar("Part")
 
 TITLE = 20  # characters of a bar's title
 
@@ -26,8 +30,8 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def start(self, title: str, total: int, done: int = 0) -> None:
-        """Begin a bar of ``total`` units (terminal only)."""
+    def start(self, title: str, total: int | None, done: int = 0) -> None:
+        """Begin a bar of ``total`` units, None where nobody knows (terminal only)."""
         if not self.terminal:
             return
         from rich.console import Console
@@ -66,3 +70,29 @@ class Progress:
 
 
 QUIET = Progress(quiet=True)
+_CURRENT: ContextVar[Progress] = ContextVar("progress", default=QUIET)
+
+
+def use(progress: Progress) -> Progress:
+    """Let :func:`counted` say what it does on ``progress``, from here on in this context."""
+    _CURRENT.set(progress)
+    return progress
+
+
+def counted(
+    parts: Iterable[Part], title: str, size: Callable[[Part], int], total: int | None = None
+) -> Iterator[Part]:
+    """The same parts; a bar counts what they hold, such as the rows of a file that is converted.
+
+    For work so far below a command that nobody hands it a :class:`Progress`.
+    """
+    progress, done = _CURRENT.get(), 0
+    progress.start(title, total)
+    try:
+        for part in parts:
+            yield part
+            done += size(part)
+            progress.advance(done)
+    finally:
+        progress.stop()
+    progress.say(f"data: {done:,} {title}")

@@ -16,6 +16,7 @@ import numpy as np
 from zoo.data.core import Request, Table, split_part
 from zoo.data.shards import ROWS, Stored, cached
 from zoo.errors import ZooError
+from zoo.progress import counted
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 #: Side length that pictures of unequal sizes, or of more than :data:`MAX_SIDE`, are brought to.
@@ -172,7 +173,7 @@ def _decoded(
 
     def decode(folder: Path) -> dict[str, Any]:
         with (folder / ROWS).open("wb") as out:
-            for path in pictures():
+            for path in counted(pictures(), "pictures decoded", lambda picture: 1, shape[0]):
                 out.write(_pixels(path, (shape[2], shape[1]), shape[3] == 1).tobytes())
         return {}
 

@@ -25,6 +25,7 @@ from zoo.data.shards import (
     manifest,
     record_type,
 )
+from zoo.progress import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +109,7 @@ def _convert(source: Chunked, folder: Path) -> dict[str, Any]:
     """Write a table's files into ``folder``; its manifest."""
     found: dict[str, _Column] = {}
     rows = 0
-    for frame in source.survey():
+    for frame in counted(source.survey(), "rows looked at", len):
         for name in frame.columns:
             if name not in found:
                 found[name] = _Column()
@@ -135,7 +136,7 @@ def _write(source: Chunked, folder: Path, columns: list[dict[str, Any]], rows: i
     written = 0
     try:
         with (folder / ROWS).open("wb") as out:
-            for frame in source.cells(kinds):
+            for frame in counted(source.cells(kinds), "rows converted", len, rows):
                 records = np.zeros(len(frame), record)
                 for column in columns:
                     name = column["name"]
