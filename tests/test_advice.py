@@ -11,13 +11,14 @@ from zoo.train.advice import advise
 from zoo.train.options import TrainOptions
 
 
-def verdict(train, valid, constant=None, **more):
+def verdict(train, valid, constant=None, beaten=False, **more):
     rows = [
         {"epoch": k, "loss": loss, "val_loss": val}
         for k, (loss, val) in enumerate(zip(train, valid, strict=True), 1)
     ]
     options = {**TrainOptions().document(), **more}
-    return advise(rows, options=options, config={"dropout": 0.4}, kind="image", constant=constant)
+    return advise(rows, options=options, config={"dropout": 0.4}, kind="image",
+                  constant=constant, beaten=beaten)
 
 
 def falling(n, high=1.0, low=0.2, speed=3.0):
@@ -95,3 +96,10 @@ def test_a_real_training_is_judged(zoo, tmp_path):
                "--name", "b")  # fmt: skip
     assert "learning curve: " in done.stdout
     assert "  try: --set " in done.stdout
+
+
+def test_a_curve_at_rest_below_the_linear_baseline_has_more_to_learn():
+    found = verdict(FLAT, FLAT, beaten=True)
+    assert found["verdict"] == "underfitting"
+    assert found["change"][0] == "--epochs 40"
+    assert "larger model" not in " ".join(found["change"])

@@ -920,3 +920,23 @@ def test_off_a_terminal_there_are_plain_lines(zoo, tmp_path):
         "epoch 2/2",
     ]
     assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_changes_of_every_metric_in_groups_are_counted():
+    from zoo.cli import _changes
+
+    def row(attribute, group, metric, delta, p, variant="int8"):
+        return {"variant": variant, "attribute": attribute, "group": group, "metric": metric,
+                "delta": delta, "ci_low": delta - 0.01, "ci_high": delta + 0.01, "p_adjusted": p}  # fmt: skip
+
+    deltas = [
+        row("(all)", "(all)", "accuracy", 0.0006, 1.0),
+        row("sex", "Male", "accuracy", 0.0, 1.0),
+        row("sex", "Male", "true_positive_rate", -0.011, 0.001),
+        row("race", "White", "true_positive_rate", -0.012, 0.0001),
+        row("sex", "Male", "accuracy", -0.5, 0.0, variant="dynamic"),
+    ]
+    whole, groups = _changes(deltas, "int8", "accuracy")
+    assert whole == "+0.0006 [-0.0094, +0.0106]"
+    assert groups == "2 of 3: true_positive_rate race=White -0.0120"
+    assert _changes(deltas, "float16", "accuracy") == ("-", "-")

@@ -150,6 +150,8 @@ def test_the_model_is_set_beside_its_baseline(metric, mine, theirs, difference, 
     page = Page(render(found.bundle).html)
     assert said in page.words
     assert ("Below its baseline" in page.words) is beaten
+    # what matters more comes first
+    assert (page.words.index(said) < page.words.index(found.headline())) is beaten
 
 
 # How it is shown

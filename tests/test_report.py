@@ -421,9 +421,9 @@ def test_verdict_without_a_change():
 @pytest.mark.parametrize(
     ("speed", "said"),
     [
-        ((1.4, 1.2, 1.6), "4.0 times smaller and 1.4 times faster [1.20, 1.60] than base"),
+        ((1.4, 1.2, 1.6), "4.0 times smaller and 1.40 times faster [1.20, 1.60] than base"),
         ((1.2, 0.9, 1.6), "4.0 times smaller and about as fast [0.90, 1.60] as base"),
-        ((0.5, 0.4, 0.8), "4.0 times smaller and 2.0 times slower [1.25, 2.50] than base"),
+        ((0.5, 0.4, 0.8), "4.0 times smaller and 2.00 times slower [1.25, 2.50] than base"),
     ],
 )
 def test_speed_side_by_side_has_its_interval(speed, said):
@@ -431,6 +431,18 @@ def test_speed_side_by_side_has_its_interval(speed, said):
     row = dict(zip(("ratio", "ci_low", "ci_high"), speed, strict=True), rounds=[1.0] * 6)
     found.bundle.audit["variants"] = [{"variant": "int8", "speed": row}]
     assert Findings(found.bundle).headline() == f"int8 is the recommended variant: {said}."
+
+
+def test_a_group_too_small_for_any_comparison_is_not_called_unchanged():
+    small = ("sex", "(missing)", 8, "accuracy", None, None, None, None)
+    found = by_hand(CALM)
+    row = {**found.deltas[0], **dict(zip(("attribute", "group", "n", "metric", "delta", "ci_low",
+           "ci_high", "p_adjusted"), small, strict=True))}  # fmt: skip
+    found.bundle.audit["deltas"].append(row)
+    (outcome,) = Findings(found.bundle).outcomes
+    assert (outcome.groups, outcome.small) == (2, 1)
+    told = Findings(found.bundle).effects(outcome)[1]
+    assert "(2 comparisons in 2 groups; 1 group too small for any)" in told
 
 
 def test_verdict_with_harm_in_one_group():

@@ -1454,7 +1454,7 @@ def audit(
         "variant",
         "test",
         "change [95 %]",
-        "its change in groups, if measurable",
+        "measurable changes in groups",
         "size",
         "gzip",
         "p90",
@@ -1476,21 +1476,16 @@ def audit(
 
 
 def _changes(deltas: Sequence[Mapping[str, Any]], variant: str, metric: str) -> tuple[str, str]:
-    """A variant's change of a metric against base: over all rows, and in the groups where it is
-    measurable (adjusted p below 0.05, as in the report)."""
-    own = [
-        row for row in deltas
-        if row["variant"] == variant and row["metric"] == metric and row["delta"] is not None
-    ]  # fmt: skip
-    whole = [row for row in own if row["attribute"] == "(all)"]
+    """A variant's change of a metric against base over all rows; how many changes of any metric in
+    groups are measurable (adjusted p below 0.05, as in the report), and the surest of them."""
+    own = [row for row in deltas if row["variant"] == variant and row["delta"] is not None]
+    whole = [row for row in own if row["attribute"] == "(all)" and row["metric"] == metric]
     groups = [row for row in own if row["attribute"] != "(all)" and row["p_adjusted"] is not None]
-    found = sorted(
-        (row for row in groups if row["p_adjusted"] < 0.05), key=lambda row: row["p_adjusted"]
-    )
-    told = f"none of {len(groups)}" if groups else "-"
+    found = [row for row in groups if row["p_adjusted"] < 0.05]
+    told = f"{len(found) or 'none'} of {len(groups)}" if groups else "-"
     if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        told = f"{found[0]['attribute']}={found[0]['group']} {_delta(found[0])}{more}"
+        first = min(found, key=lambda row: row["p_adjusted"])
+        told += f": {first['metric']} {first['attribute']}={first['group']} {first['delta']:+.4f}"
     return _delta(whole[0]) if whole else "-", told
 
 

@@ -49,7 +49,8 @@ class Outcome:
     separate measurements.
     ``overall`` is the change of the main metric over all rows, ``elsewhere`` the measurable losses
     in other metrics there; ``losses``, ``gains`` and ``shifts`` are findings in groups, and
-    ``negligible`` counts the measurable changes there that are too small to be one.
+    ``negligible`` counts the measurable changes there that are too small to be one. Of ``groups``
+    some metric was compared; ``small`` ones have too few rows for any.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Outcome:
     negligible: int
     tested: int
     groups: int
+    small: int
     error: str | None
 
 
@@ -163,6 +165,9 @@ class Findings:
         rows = [row for row in self.deltas if row.get("variant") == name]
         grouped = [row for row in rows if row.get("group") not in (ALL, GAP)]
         changed = [row for row in grouped if self.finding(row)]
+        compared = {
+            (row["attribute"], row["group"]) for row in grouped if known(row.get("p_adjusted"))
+        }
         overall = [r for r in rows if r.get("group") == ALL and r.get("metric") == self.main]
         return Outcome(
             name=name,
@@ -189,7 +194,8 @@ class Findings:
             ],
             negligible=sum(measurable(row) and not self.matters(row) for row in grouped),
             tested=sum(known(row.get("p_adjusted")) for row in grouped),
-            groups=len({(row["attribute"], row["group"]) for row in grouped}),
+            groups=len(compared),
+            small=len({(row["attribute"], row["group"]) for row in grouped} - compared),
             error=self.document(name).get("error"),
         )
 
@@ -325,7 +331,8 @@ class Findings:
         within = self.speed_interval(outcome)
         if not within:
             return _times(factor, "faster at p90", "slower at p90", "about as fast at p90")
-        return f"{_times(self.shown_speed(outcome), 'faster', 'slower', 'about as fast')} {within}"
+        told = _times(self.shown_speed(outcome), "faster", "slower", "about as fast", 2)
+        return f"{told} {within}"
 
     def shown_speed(self, outcome: Outcome) -> float | None:
         """The factor to tell: 1 where the interval holds it, since no difference was shown then."""
@@ -411,9 +418,10 @@ class Findings:
     def _nothing(self, outcome: Outcome) -> str:
         if not outcome.tested:
             return "No group was compared."
+        small = f"; {plural(outcome.small, 'group')} too small for any" if outcome.small else ""
         told = (
             f"No group changed measurably ({plural(outcome.tested, 'comparison')} in "
-            f"{plural(outcome.groups, 'group')})."
+            f"{plural(outcome.groups, 'group')}{small})."
         )
         rows = [
             row
@@ -513,7 +521,7 @@ class Findings:
             return f"Target: {target.get('reason', 'none')}."
         asked = f"{capital(sentence_label(name))} {_value(name, target['value'])}"
         if target.get("reason"):
-            return f"Target: {asked} does not apply: {target['reason']}."
+            return f"No target is checked here: {target['reason']}."
         if not known(target.get("reached")):
             return f"Target: {asked}; what was reached is unknown."
         word = "hit" if target["hit"] else "missed"
@@ -600,8 +608,10 @@ def _value(name: str, value: float) -> str:
     return measure(name, value) + unit(name)
 
 
-def _times(factor: float | None, better: str, worse: str, same: str) -> str:
-    number, word = times(factor, better, worse, same)
+def _times(
+    factor: float | None, better: str, worse: str, same: str, digits: int | None = None
+) -> str:
+    number, word = times(factor, better, worse, same, digits)
     return f"{number} times {word}" if number else word
 
 

@@ -184,13 +184,19 @@ def ratio(value: float) -> str:
     return fixed(value, 0 if value >= 9.95 else 1 if value >= 1.095 else 2)
 
 
-def times(factor: float | None, better: str, worse: str, same: str) -> tuple[str, str]:
-    """How many times, and which way: (``3.7``, ``smaller``); within 5 % (``""``, ``same``)."""
+def times(
+    factor: float | None, better: str, worse: str, same: str, digits: int | None = None
+) -> tuple[str, str]:
+    """How many times, and which way: (``3.7``, ``smaller``); within 5 % (``""``, ``same``).
+
+    ``digits`` after the point are those of an interval that stands beside it.
+    """
     if factor is None:
         return "", ""
     if 0.95 < factor < 1.05:
         return "", same
-    return (ratio(factor), better) if factor > 1 else (ratio(1 / factor), worse)
+    size, word = (factor, better) if factor > 1 else (1 / factor, worse)
+    return (ratio(size) if digits is None else fixed(size, digits)), word
 
 
 def count(value: Any) -> str:

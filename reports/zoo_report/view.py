@@ -270,6 +270,7 @@ class View:
             else [],
             "tiles": self._tiles(best),
             "standing": self.found.standing(),
+            "beaten": self.found.beaten,
             "target": self.found.target(),
             "gates": self._gates(),
             "missing": [] if self.bundle.audit else [f"zoo audit {self.run['run']}"],
@@ -283,8 +284,8 @@ class View:
         label = metric_text(self.main).label
         cell = self._change(row, "It was not compared")
         latency, within = self.found.latency(best.name, "p90"), self.found.speed_interval(best)
-        small = [within] if within else []
-        small += [f"p90 {duration(latency)}"] if latency else []
+        small = [f"{within} side by side"] if within else []
+        small += [f"p90 alone {duration(latency)}"] if latency else []
         return [
             {
                 "label": "Size",
@@ -293,7 +294,8 @@ class View:
             },
             {
                 "label": "Latency",
-                "value": _versus(self.found.shown_speed(best), *SPEED) or NONE,
+                "value": _versus(self.found.shown_speed(best), *SPEED, 2 if within else None)
+                or NONE,
                 "small": ", ".join(small) or "it was not measured",
             },
             {
@@ -1450,9 +1452,11 @@ def _date(stamp: str) -> str:
     return f"{moment.day} {MONTHS[moment.month - 1]} {moment:%Y, %H:%M} UTC"
 
 
-def _versus(factor: float | None, better: str, worse: str, same: str) -> str:
+def _versus(
+    factor: float | None, better: str, worse: str, same: str, digits: int | None = None
+) -> str:
     """``3.7× smaller``, or what is said of two alike."""
-    number, word = times(factor, better, worse, same)
+    number, word = times(factor, better, worse, same, digits)
     return f"{number}× {word}" if number else word
 
 

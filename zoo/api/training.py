@@ -192,6 +192,7 @@ def _trained(
         else run.variant(BASE)
     )
     metrics = base.document()["metrics"]
+    beside = baseline(session, base.predictions())
     result = {
         "run": run.name,  # stored without the folders of this machine
         "model": session.spec.name,
@@ -206,10 +207,10 @@ def _trained(
         "execution": fitted.execution,
         "dropped_rows": fitted.dropped,
         "metrics": metrics,
-        "baseline": baseline(session, base.predictions()),
+        "baseline": beside,
         "target": _target(session, metrics),
         "best": fitted.best,
-        "advice": advice(session, run),
+        "advice": advice(session, run, beaten=_beaten(beside["difference"])),
     }
     tracking.finish(metrics, fitted.epochs)
     run.update(status="done", result=result, progress={"epochs": fitted.epochs})
@@ -219,7 +220,18 @@ def _trained(
     return {**result, "run": str(run.path)}
 
 
-def advice(session: Session, run: Run) -> dict[str, Any]:
+def _beaten(difference: Mapping[str, Any]) -> bool:
+    """Whether the baseline is better on the first metric that was compared, beyond its interval."""
+    from zoo.metrics import METRICS
+
+    for name, row in difference.items():
+        direction = METRICS[name].direction if name in METRICS else 0
+        if direction and row["ci_low"] is not None:
+            return max(direction * row["ci_low"], direction * row["ci_high"]) < 0
+    return False
+
+
+def advice(session: Session, run: Run, beaten: bool = False) -> dict[str, Any]:
     """What the run's learning curve says: ``{verdict, why, change}``."""
     from zoo.train.advice import advise
 
@@ -229,6 +241,7 @@ def advice(session: Session, run: Run) -> dict[str, Any]:
         config=session.config,
         kind=session.data.kind,
         constant=session.constant_loss(),
+        beaten=beaten,
     )
 
 

@@ -24,6 +24,7 @@ def advise(
     config: Mapping[str, Any],
     kind: str,
     constant: float | None = None,
+    beaten: bool = False,
 ) -> dict[str, Any]:
     """The verdict on a training: ``{verdict, why, change: [text]}``.
 
@@ -33,6 +34,7 @@ def advise(
         options, config: the run's training options and its model's settings.
         kind: of the data, such as ``image``.
         constant: the validation loss of the best constant answer, None where unknown.
+        beaten: whether the linear baseline, which is no larger a model, does better.
     ``verdict`` is ``diverging``, ``overfitting``, ``still improving``, ``underfitting``, ``plateau``
     or ``too short``.
     """
@@ -67,6 +69,10 @@ def advise(
         why = (f"the best validation loss, {valid[best]:.4g}, is hardly below the {constant:.4g} of "
                "one answer for all rows")  # fmt: skip
         return _said("underfitting", why, _stronger(options, config))
+    if beaten:  # a schedule that has come to its end settles every curve
+        why = (f"the validation loss came to rest at {valid[best]:.4g} in {count} epochs, and the "
+               "linear baseline does better: there is more to learn from these inputs")  # fmt: skip
+        return _said("underfitting", why, [f"--epochs {4 * count}", *_stronger(options, config)[:-1]])
     settled = next(k for k in range(count) if valid[k] - valid[best] <= FALL * scale)
     why = f"the validation loss has settled at {valid[best]:.4g} since epoch {settled + 1}"
     change = ["a larger model, or inputs that say more"]
