@@ -17,8 +17,14 @@ def verdict(train, valid, constant=None, beaten=False, **more):
         for k, (loss, val) in enumerate(zip(train, valid, strict=True), 1)
     ]
     options = {**TrainOptions().document(), **more}
-    return advise(rows, options=options, config={"dropout": 0.4}, kind="image",
-                  constant=constant, beaten=beaten)
+    return advise(
+        rows,
+        options=options,
+        config={"dropout": 0.4},
+        kind="image",
+        constant=constant,
+        beaten=beaten,
+    )
 
 
 def falling(n, high=1.0, low=0.2, speed=3.0):

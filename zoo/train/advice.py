@@ -72,7 +72,9 @@ def advise(
     if beaten:  # a schedule that has come to its end settles every curve
         why = (f"the validation loss came to rest at {valid[best]:.4g} in {count} epochs, and the "
                "linear baseline does better: there is more to learn from these inputs")  # fmt: skip
-        return _said("underfitting", why, [f"--epochs {4 * count}", *_stronger(options, config)[:-1]])
+        return _said(
+            "underfitting", why, [f"--epochs {4 * count}", *_stronger(options, config)[:-1]]
+        )
     settled = next(k for k in range(count) if valid[k] - valid[best] <= FALL * scale)
     why = f"the validation loss has settled at {valid[best]:.4g} since epoch {settled + 1}"
     change = ["a larger model, or inputs that say more"]
