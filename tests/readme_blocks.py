@@ -238,6 +238,30 @@ def memory_block() -> str:
     )  # fmt: skip
 
 
+def speed_block() -> str:
+    rows = [
+        {"peer": "`keras.Model.fit`", **row}
+        for name in ("train_speed", "torch_speed")
+        for row in json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    ]
+    lines = [
+        [
+            f"`{row['model']}`" + (" with augmentation" if row.get("augment") else ""),
+            row["peer"],
+            f"`{row['execution']['mode']}`",
+            str(row["pairs"]),
+            f"{row['ratio']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]",
+        ]
+        for row in rows
+    ]
+    last = rows[-1]
+    return (
+        table(["`zoo train` of", "against", "execution", "pairs", "rate over rate [95 %]"], lines)
+        + f"\n{last['device']}, {last['cores']} cores, TensorFlow {last['versions']['tensorflow']}, "
+        f"PyTorch {last['versions']['torch']}, {last['created'][:10]}.\n"
+    )
+
+
 def demo_block() -> str:
     return f"```\n{(GALLERY / 'printed.txt').read_text().rstrip()}\n```\n"
 
@@ -253,6 +277,7 @@ BLOCKS = {
     "targets": targets_block,
     "training": training_block,
     "memory": memory_block,
+    "speed": speed_block,
     "demo": demo_block,
 }
 
