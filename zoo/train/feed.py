@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -97,28 +98,46 @@ class Feed:
         self._mixes = mixes(options)
         self._tensors: tuple[Any, ...] | None = None
 
-    def epoch(self, epoch: int, start: int = 0) -> Any:
-        """The batches of one epoch from step ``start`` on, as a ``tf.data.Dataset``.
+    def batches(self, epoch: int = 0, start: int = 0, *, until: int | None = None) -> Any:
+        """All batches from step ``start`` of an epoch on, to the end of epoch ``until`` - 1 or
+        endless, as one ``tf.data.Dataset``: built once, and at an epoch's end the next one's
+        batches are under way.
 
         Elements are (inputs, targets), or (inputs, targets, weights) where samples are weighted or
         there is more than one replica.
         """
         from zoo.backend import tf
 
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
-        order = order[start * self.size : self.rows - self.dropped]
+        last = np.iinfo(np.int64).max if until is None else until
+        epochs = tf.data.Dataset.range(epoch, last).enumerate()
+        epochs = epochs.map(lambda number, epoch: (epoch, tf.where(number == 0, start, 0)))
         if isinstance(self._samples, Stream):
-            return self._streamed(self._samples, order, epoch, start).prefetch(4)
+            return epochs.apply(partial(self._streamed, self._samples)).prefetch(4)
         if self._tensors is None:
             self._tensors = tuple(tf.constant(array) for array in self._samples.arrays())
-        indices = tf.data.Dataset.from_tensor_slices(order).batch(self.size)
-        gather = self._gather(self._tensors, epoch, start)
-        return indices.enumerate().map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
+
+        def indices(epoch: Any, start: Any) -> Any:
+            order = tf.numpy_function(self._order, [epoch], np.int64)
+            order = tf.ensure_shape(order, (self.rows,))[: self.rows - self.dropped]
+            rows = tf.data.Dataset.from_tensor_slices(order[start * self.size :])
+            numbered = rows.batch(self.size).enumerate(tf.cast(start, tf.int64))
+            return numbered.map(lambda number, index: (epoch, number, index))
+
+        gather = partial(self._batch, self._tensors)
+        return epochs.flat_map(indices).map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
+
+    def epoch(self, epoch: int, start: int = 0) -> Any:
+        """The batches of one epoch from step ``start`` on."""
+        return self.batches(epoch, start, until=epoch + 1)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The permutation of the rows in an epoch, int64 (rows,)."""
+        return np.random.default_rng([self.seed, int(epoch)]).permutation(self.rows)
 
     def trial(self) -> Any:
         """Endless batches to time a step with: of a stream, those of one block, which is held."""
         if not isinstance(self._samples, Stream):
-            return self.epoch(0).repeat()
+            return self.batches()
         rows = min(self.rows, self._block(_first(self._samples)))
         held = replace(
             self._samples.load(np.arange(rows)),
@@ -139,28 +158,38 @@ class Feed:
         """Rows of a block: whole batches in about :data:`BLOCK_BYTES`."""
         return self.size * max(1, BLOCK_BYTES // (one.x.nbytes * self.size))
 
-    def _streamed(self, stream: Stream, order: np.ndarray, epoch: int, start: int) -> Any:
-        """Blocks of whole batches, each made when it is due, and cut into its batches."""
+    def _streamed(self, stream: Stream, epochs: Any) -> Any:
+        """Blocks of whole batches, each made when it is due, and cut into its batches.
+
+        ``epochs`` has elements (epoch, step to begin at).
+        """
         from zoo.backend import tf
 
         one = _first(stream)
         kinds, block = one.arrays(), self._block(one)
+        ordered = lru_cache(maxsize=2)(self._order)  # of the present epoch and of the next
 
-        def load(begin: np.ndarray) -> tuple[np.ndarray, ...]:
-            return self._mine(stream, order[int(begin) : int(begin) + block])
+        def load(epoch: int, begin: int) -> tuple[np.ndarray, ...]:
+            end = min(begin + block, self.rows - self.dropped)
+            return self._mine(stream, ordered(int(epoch))[begin:end])
 
-        def made(begin: Any) -> tuple[Any, ...]:
-            arrays = tf.numpy_function(load, [begin], [array.dtype for array in kinds])
+        def begins(epoch: Any, start: Any) -> Any:
+            first = tf.cast(start * self.size, tf.int64)
+            places = tf.data.Dataset.range(first, self.rows - self.dropped, block)
+            return places.map(lambda begin: (epoch, begin))
+
+        def made(epoch: Any, begin: Any) -> tuple[Any, ...]:
+            arrays = tf.numpy_function(load, [epoch, begin], [array.dtype for array in kinds])
             for array, kind in zip(arrays, kinds, strict=True):
                 array.set_shape((None, *kind.shape[1:]))
-            return begin // self.size, *arrays
+            return epoch, begin // self.size, *arrays
 
-        def cut(first: Any, *arrays: Any) -> Any:
+        def cut(epoch: Any, first: Any, *arrays: Any) -> Any:
             indices = tf.data.Dataset.range(tf.shape(arrays[0], tf.int64)[0]).batch(self.size)
-            return indices.enumerate(first).map(self._gather(arrays, epoch, start))
+            return indices.enumerate(first).map(partial(self._batch, arrays, epoch))
 
-        blocks = tf.data.Dataset.range(0, len(order), block)
-        return blocks.map(made, num_parallel_calls=2).prefetch(1).flat_map(cut)
+        blocks = epochs.flat_map(begins).map(made, num_parallel_calls=2)
+        return blocks.prefetch(1).flat_map(cut)
 
     def _mine(self, stream: Stream, index: np.ndarray) -> tuple[np.ndarray, ...]:
         """The arrays of whole batches, without the rows that other workers' replicas take.
@@ -185,31 +214,27 @@ class Feed:
             made.append(whole)
         return tuple(made)
 
-    def _gather(self, tensors: tuple[Any, ...], epoch: int, start: int) -> Callable[..., Any]:
-        """``f(number of the batch after start, indices into tensors)`` -> the batch."""
+    def _batch(self, tensors: tuple[Any, ...], epoch: Any, number: Any, index: Any) -> Any:
+        """The batch of an epoch's step ``number``: the rows ``index`` (m,) of some tensors."""
         from zoo.backend import tf
 
-        def gather(number: Any, index: Any) -> tuple[Any, ...]:
-            inputs, targets, *rest = (tf.gather(held, index) for held in tensors)
-            weights = self._weighted(rest[0]) if rest else None
+        inputs, targets, *rest = (tf.gather(held, index) for held in tensors)
+        weights = self._weighted(rest[0]) if rest else None
 
-            def state(k: int) -> Any:
-                draw = (number + start) * 97 + k
-                return tf.stack([tf.constant(self.seed * 100_003 + epoch, tf.int64), draw])
+        def state(k: int) -> Any:
+            return tf.stack([self.seed * 100_003 + epoch, number * 97 + k])
 
-            if self._mixes and targets.dtype.is_integer:
-                targets = tf.one_hot(targets, self.classes)
-            inputs, targets = augment(self._augment, (inputs, targets), state)
-            if self._samples.draw is not None:  # of what the augmentation left: its answer, too
-                drawn = self._samples.draw(inputs, targets, weights, state(96))
-                inputs, targets, weights = drawn[0], drawn[1], self._weighted(drawn[2])
-            if (by_class := self._class_weights(targets)) is not None:
-                weights = by_class if weights is None else weights * by_class
-            if self.replicas > 1:
-                return self._filled(inputs, targets, weights)
-            return (inputs, targets) if weights is None else (inputs, targets, weights)
-
-        return gather
+        if self._mixes and targets.dtype.is_integer:
+            targets = tf.one_hot(targets, self.classes)
+        inputs, targets = augment(self._augment, (inputs, targets), state)
+        if self._samples.draw is not None:  # of what the augmentation left: its answer, too
+            drawn = self._samples.draw(inputs, targets, weights, state(96))
+            inputs, targets, weights = drawn[0], drawn[1], self._weighted(drawn[2])
+        if (by_class := self._class_weights(targets)) is not None:
+            weights = by_class if weights is None else weights * by_class
+        if self.replicas > 1:
+            return self._filled(inputs, targets, weights)
+        return (inputs, targets) if weights is None else (inputs, targets, weights)
 
     def _class_weights(self, targets: Any) -> Any:
         """What each row counts by its class, or by its shares of classes: float32 (rows,)."""

@@ -213,6 +213,7 @@ class _Training:
         self.anchor: tuple[int, dict[str, np.ndarray]] | None = None
         self.step: Step
         self.execution: Execution
+        self.batches: Any = None  # the iterator, which stands at ``place``
         self.stop: int | None = None  # the signal that ends the training
         self.timed_steps, self.timed_seconds, self.warm = 0, 0.0, False
         self.validated: list[float] = []  # the metric, or else the loss, of each validation
@@ -239,6 +240,7 @@ class _Training:
                 while not (self.finished() or self.stop):
                     self.epoch(signals)
             finally:
+                self.batches = None
                 self.progress.stop()
                 self.watchers.on_train_end()
         self.place.seconds = time.perf_counter() - self.clock
@@ -339,11 +341,13 @@ class _Training:
         if done == 0:
             self.model.reset_metrics()
             self.watchers.on_epoch_begin(epoch)
-        iterator = iter(self.feed.epoch(epoch, done))
+        if self.batches is None:
+            feed = self.feed.batches(epoch, done, until=self.options.epochs)
+            self.batches = iter(feed)
         began = time.perf_counter()
         end, loss = (epoch + 1) * per_epoch, math.nan
         while place.step < end:
-            loss = self.call(iterator, end - place.step)
+            loss = self.call(self.batches, end - place.step)
             self.watchers.on_train_batch_end(place.step, {"loss": loss})
             self.progress.advance(place.step, self.live(epoch, loss))
             self.stop = self.agreed(signals)

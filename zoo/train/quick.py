@@ -43,7 +43,7 @@ def range_test(session: Session, progress: Progress) -> dict[str, Any]:
     compile_model(model, get_task(session.data.task), options, STEPS)
     feed = Feed(session.samples("train"), options, session.seed, whole=has_batch_statistics(model),
                 classes=model.output_shape[-1])  # fmt: skip
-    batches, step = iter(feed.epoch(0).repeat()), compile_step(model, Execution("graph", 1))
+    batches, step = iter(feed.batches()), compile_step(model, Execution("graph", 1))
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
     raw: list[float] = []
     progress.start("learning rates", STEPS)
@@ -143,7 +143,7 @@ def _turn(model: Any, samples: Any, options: Any, whole: bool) -> Callable[[], f
     from zoo.train.feed import Feed
 
     feed = Feed(samples, options, 0, whole=whole, classes=model.output_shape[-1])
-    batches, step = iter(feed.epoch(0).repeat()), compile_step(model, Execution("graph"))
+    batches, step = iter(feed.batches()), compile_step(model, Execution("graph"))
 
     def turn() -> float:
         began, made, count = time.perf_counter(), 0, 2
