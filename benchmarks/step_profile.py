@@ -39,7 +39,7 @@ def ours(name: str, steps: int, fused: bool) -> dict[str, float]:
     from zoo.backend import tf
 
     if not fused:
-        execution.fused_batch_normalization = contextlib.nullcontext  # type: ignore[assignment]
+        execution.fused_kernels = contextlib.nullcontext  # type: ignore[assignment]
     sides = Sides(name, augment=False, execution="graph:16")
     run = sides.ours(10**6)
     run(steps)

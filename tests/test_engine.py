@@ -407,7 +407,7 @@ def test_fused_batch_normalisation_learns_what_keras_does(options):
 )  # fmt: skip
 def test_the_fused_kernel_is_used_where_it_computes_the_same(options, change, kernels):
     from zoo.backend import keras, tf
-    from zoo.train.fused import fused_batch_normalization
+    from zoo.train.fused import fused_kernels
 
     model = normalised(**options)
     layer = next(
@@ -418,12 +418,58 @@ def test_the_fused_kernel_is_used_where_it_computes_the_same(options, change, ke
 
     def count(training: bool) -> int:
         traced = tf.function(lambda x: model(x, training=training))
-        with fused_batch_normalization():
+        with fused_kernels():
             graph = traced.get_concrete_function(tf.TensorSpec((4, 8, 8, 2))).graph
         return sum(op.type == "FusedBatchNormV3" for op in graph.get_operations())
 
     assert (count(True), count(False)) == (kernels, 0)
     assert "fused" not in keras.layers.BatchNormalization.call.__module__  # only while it is open
+
+
+def embedded(optimizer):
+    """A model with a sparse gradient, whose rows are met several times in a batch."""
+    from zoo.backend import keras, seed_everything
+
+    seed_everything(0)
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((6,), dtype="int32"), layers.Embedding(5, 4), layers.Flatten(),
+        layers.Dense(3, activation="relu"), layers.Dense(1),
+    ])  # fmt: skip
+    model.compile(optimizer(keras.optimizers), "mse", jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kernels"),
+    [(lambda o: o.Adam(0.01), 4), (lambda o: o.AdamW(0.01, weight_decay=0.1, clipnorm=0.1), 4),
+     (lambda o: o.Adam(0.01, beta_1=0.5, beta_2=0.9, epsilon=1e-3, use_ema=True), 4),
+     (lambda o: o.Adam(0.01, gradient_accumulation_steps=2), 4),
+     (lambda o: o.LossScaleOptimizer(o.Adam(0.01)), 4),
+     (lambda o: o.Adam(0.01, amsgrad=True), 0), (lambda o: o.Adamax(0.01), 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["graph", "xla"])
+def test_fused_adam_learns_what_keras_does(optimizer, kernels, kind):
+    from zoo.backend import keras, tf
+    from zoo.train.execution import Execution, compile_step
+    from zoo.train.fused import fused_kernels
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, size=(40, 6)).astype("int32")
+    y = rng.normal(size=(40, 1)).astype("float32")
+    one, other = embedded(optimizer), embedded(optimizer)
+    one.fit(x, y, batch_size=5, shuffle=False, verbose=0)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(5, drop_remainder=True)
+    compile_step(other, Execution(kind))(iter(data), 8)
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-5, atol=2e-6, err_msg=a.path)
+    with fused_kernels():
+        made = tf.function(one.train_step).get_concrete_function(next(iter(data)))
+    graph = made.graph.as_graph_def()  # conditions have their operations in functions
+    nodes = [*graph.node, *(node for found in graph.library.function for node in found.node_def)]
+    ops = [node.op for node in nodes]
+    assert ops.count("ResourceApplyAdam") == kernels
+    assert "fused" not in keras.optimizers.Adam.update_step.__module__  # only while it is open
 
 
 def test_models_with_batch_statistics_get_full_batches_only():

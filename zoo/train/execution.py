@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.train.fused import fused_batch_normalization
+from zoo.train.fused import fused_kernels
 
 #: Steps of one call of the compiled function, unless measured or asked for.
 STEPS_PER_CALL = 16
@@ -80,7 +80,7 @@ def compile_step(model: Any, execution: Execution, replicas: Any = None) -> Step
     from zoo.backend import tf
 
     def fused(batch: Any) -> dict[str, Any]:
-        with fused_batch_normalization():
+        with fused_kernels():
             return dict(model.train_step(batch))
 
     one = fused if replicas is None else replicas.step(model.train_step)

@@ -1,15 +1,16 @@
-"""Batch normalisation by TensorFlow's one fused kernel, in the training step that is compiled here.
+"""TensorFlow's fused kernels for batch normalisation and Adam, in the step that is compiled here.
 
 Keras makes the statistics of a batch, the normalisation and their gradients of a dozen element-wise
 operations, each of which reads and writes the whole tensor; a residual network spends a fifth of its
-step on that. The kernel computes the same numbers (Ioffe & Szegedy, ICML 2015, algorithm 1), up to
+step on that. Adam's update is a dozen more for each variable. The kernels compute the same numbers
+(Ioffe & Szegedy, ICML 2015, algorithm 1; Kingma & Ba, ICLR 2015, section 2's last paragraph), up to
 rounding.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -26,12 +27,22 @@ def fusible(layer: Any, inputs: Any, mask: Any) -> bool:
 
 
 @contextlib.contextmanager
-def fused_batch_normalization() -> Iterator[None]:
-    """While it is open, layers that are traced in training use the kernel where it serves."""
-    from zoo.backend import keras, tf
+def fused_kernels() -> Iterator[None]:
+    """While it is open, what is traced of a training step on one device uses them where they serve."""
+    from zoo.backend import keras
 
-    kind = keras.layers.BatchNormalization
-    usual = kind.call
+    layer, optimizer = keras.layers.BatchNormalization, keras.optimizers.Adam
+    call, update_step = layer.call, optimizer.update_step
+    layer.call, optimizer.update_step = _normalization(call), _adam(update_step)
+    try:
+        yield
+    finally:
+        layer.call, optimizer.update_step = call, update_step
+
+
+def _normalization(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``BatchNormalization.call`` by the kernel, ``usual`` where that computes something else."""
+    from zoo.backend import keras, tf
 
     def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training or not fusible(self, inputs, mask):
@@ -57,8 +68,32 @@ def fused_batch_normalization() -> Iterator[None]:
             )
         return ops.cast(normal, self.compute_dtype)
 
-    kind.call = call
-    try:
-        yield
-    finally:
-        kind.call = usual
+    return call
+
+
+def _adam(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``Adam.update_step`` by the kernel, ``usual`` where that computes something else."""
+    from zoo.backend import tf
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # Of a sparse gradient, Keras squares a row's parts, not their sum.
+        sparse = isinstance(gradient, tf.IndexedSlices)
+        if self.amsgrad or sparse or variable.dtype != "float32":
+            return usual(self, gradient, variable, learning_rate)
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+        return None
+
+    return update_step
