@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -470,6 +471,34 @@ def test_fused_adam_learns_what_keras_does(optimizer, kernels, kind):
     ops = [node.op for node in nodes]
     assert ops.count("ResourceApplyAdam") == kernels
     assert "fused" not in keras.optimizers.Adam.update_step.__module__  # only while it is open
+
+
+@pytest.mark.parametrize("options", [{}, {"noise_shape": (None, 1, 5)}])
+def test_dropout_by_a_product_gives_the_same_bits(options):
+    from zoo.backend import keras, tf
+    from zoo.train.fused import fused_kernels
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(7, 6, 5)).astype("float32"))
+    found, ops = [], []
+    for context in (contextlib.nullcontext, fused_kernels):
+        layer = keras.layers.Dropout(0.3, seed=3, **options)
+
+        def both(x, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            return y, tape.gradient(y, x)
+
+        traced = tf.function(both)
+        with context():
+            graph = traced.get_concrete_function(x).graph
+        ops.append({op.type for op in graph.get_operations()})
+        found.append([np.asarray(a) for _ in range(2) for a in traced(x)])
+    assert "SelectV2" in ops[0]
+    assert "SelectV2" not in ops[1]
+    assert 0.2 < np.mean(found[1][0] == 0) < 0.4
+    np.testing.assert_array_equal(found[0], found[1])
+    assert "fused" not in tf.nn.experimental.stateless_dropout.__module__
 
 
 def test_models_with_batch_statistics_get_full_batches_only():
