@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoo.spec import ModelSpec
+from zoo.spec import ModelSpec, Target
 
 if TYPE_CHECKING:
     import keras
@@ -57,6 +57,7 @@ def _spec(
     context: int = 120,
     vocabulary: int = 1024,
     epochs: int = 7,
+    target: Target | None = None,
     tags: tuple[str, ...] = (),
 ) -> ModelSpec:
     layers, heads, width = sizes
@@ -71,6 +72,7 @@ def _spec(
                 "width": width, "dropout": 0.1},
         tiny={"shape": (9,), "vocabulary": 40, "layers": 2, "heads": 2, "width": 16},
         data="shakespeare",
+        target=target,
         published=published,
         train={"epochs": epochs, "batch_size": 8, "learning_rate": 3e-3, "weight_decay": 0.1,
                "warmup": 0.05},
@@ -84,7 +86,8 @@ def _spec(
 
 
 SPECS = [
-    _spec("gpt_tiny", (4, 4, 128), 939776, published=_OWN),
+    _spec("gpt_tiny", (4, 4, 128), 939776, published=_OWN,
+          target=Target("bits_per_character", 2.6)),
     _spec("gpt_mini", (4, 4, 256), 3452416, published=_OWN, tags=("sibling",)),
     _spec("gpt_small", (6, 6, 384), 11086848, published=_OWN, tags=("sibling",)),
     _spec("gpt2", (12, 12, 768), 124439808, published=_GPT2 + "29.41",

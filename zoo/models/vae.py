@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.spec import ModelSpec
+from zoo.spec import ModelSpec, Target
 
 if TYPE_CHECKING:
     import keras
@@ -182,7 +182,8 @@ _TRAIN = {"epochs": 60, "learning_rate": 3e-3, "augment": ("nudge",)}
 
 SPECS = [
     _spec("vae", False, "Kingma & Welling, ICLR 2014", 1379152, config={}, tiny={},
-          published="no figure on this data", train=_TRAIN),
+          published="no figure on this data", train=_TRAIN,
+          target=Target("elbo", -105.0)),
     _spec("conv_vae", True, "Kingma & Welling, ICLR 2014; Salimans, Kingma & Welling, ICML 2015",
           427473, config={"width": 32}, tiny={"width": 4}, published="no figure on this data",
           train={**_TRAIN, "epochs": 30}),
