@@ -286,6 +286,49 @@ def test_the_next_token_is_explained_and_shown(gpt):
     assert "Bits per character" in html
 
 
+def test_stretches_of_tokens_cover_a_text():
+    from zoo.api.explaining import players_of
+
+    plan = {"kind": "text", "shape": [10]}
+    assert [p.name for p in players_of(plan)] == [f"token {k}" for k in range(1, 11)]
+    found = players_of(plan, 4)
+    assert [p.name for p in found] == [
+        "tokens 1 to 3",
+        "tokens 4 to 6",
+        "tokens 7 to 9",
+        "token 10",
+    ]
+    assert np.array_equal(np.concatenate([p.index for p in found]), np.arange(10))
+    assert len(players_of(plan, 10)) == len(players_of(plan, 200)) == 10
+    assert all(len(players_of({**plan, "shape": [n]}, 24)) <= 24 for n in range(1, 300))
+
+
+def test_drift_of_a_long_text_plays_with_stretches_and_says_so(gpt):
+    from zoo import api
+    from zoo.api.explaining import DRIFT_STRETCHES, STRETCHES_BUDGET
+    from zoo.run import Run
+
+    document = api.audit(gpt["run"], ["float16"], seconds=0.05)
+    run = Run(Path(gpt["run"]))
+    (row,) = [row for row in document["drift"] if row["variant"] == "float16"]
+    assert row["sample_cosine"] > 0.9  # half precision keeps the reasons
+    stored = {}
+    for name, file in (("base", "explain-permutation.npz"), ("float16", "explain.npz")):
+        with np.load(run.path / name / file) as arrays:
+            stored[name] = {key: arrays[key] for key in ("names", "values", "row")}
+            assert "words" not in arrays
+    assert stored["base"]["names"].tolist() == [f"tokens {k} to {k + 1}" for k in range(1, 32, 2)]
+    assert len(stored["base"]["names"]) <= DRIFT_STRETCHES
+    for key in ("names", "row"):
+        assert np.array_equal(stored["base"][key], stored["float16"][key])
+    (said,) = run.variant("float16").results("explain.json")
+    assert "16 stretches of the input, of up to 2 tokens" in said["note"]
+    assert f"{STRETCHES_BUDGET} calls" in said["note"]
+    with np.load(run.path / "base" / "explain.npz") as plain:  # nobody coarsens base's own
+        assert plain["names"].tolist() == [f"token {k}" for k in range(1, 33)]
+        assert plain["words"].shape == plain["values"].shape[:2]
+
+
 def test_tables_of_texts_train_language_models(tmp_path):
     import pandas as pd
 

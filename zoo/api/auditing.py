@@ -10,7 +10,7 @@ from zoo.api.benchmarking import benchmark_all, compare_speed
 from zoo.api.compressing import compress_all
 from zoo.api.explaining import (
     EXPLAIN_BACKGROUND,
-    drift_samples,
+    drift_effort,
     explain_one,
     players_of,
 )
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from zoo.train.session import Session
 
 DEFAULT_RECIPES = ("float16", "dynamic", "int8", "prune:0.8", "prune:0.8+int8")
-DRIFT_BACKGROUND = 20
 
 
 def fairness(
@@ -204,16 +203,17 @@ def _drift(
     base = run.variant(BASE)
     progress.say("base: explaining")
     explain_one(session, base, None, None, EXPLAIN_BACKGROUND, "test")
-    players = len(players_of(session.plan))
-    black, _ = route(None, players)
+    effort = drift_effort(session.plan)
+    black, _ = route(None, len(players_of(session.plan, effort["most"])))
     arrays: dict[str, dict[str, Any]] = {}
     targets = None
     for item in chosen:
         progress.say(f"{item.name}: explaining the artefact as a black box")
         result = explain_one(
-            session, item, black, drift_samples(players), DRIFT_BACKGROUND, "test",
-            quality=item.name != BASE, targets=targets,
-        )  # fmt: skip
+            session, item, black, quality=item.name != BASE, targets=targets, **effort
+        )
+        if item.name == BASE and result["note"]:
+            progress.say(f"drift: {result['note']}")
         own = item.path / f"explain-{result['method']}.npz"
         path = own if own.exists() else item.path / "explain.npz"
         with np.load(path, allow_pickle=False) as stored:

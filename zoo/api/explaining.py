@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from zoo.tasks import Task
     from zoo.train.session import Session
 
-EXPLAIN_BACKGROUND = 50
+EXPLAIN_BACKGROUND, DRIFT_BACKGROUND = 50, 20
 PATCHES = 7  # an image is shared out among about this many patches a side
 EXEMPLARS = 6
-#: Rows that drift compares, each explained as a black box: fewer where there are many players.
+#: Rows that drift compares, each explained as a black box: fewer where there are many features.
 DRIFT_ROWS, FEWEST_DRIFT, MOST_DRIFT = 500, 8, 40
+#: Drift shares the output for a longer text out among at most so many stretches of it, and asks the
+#: artefact at most so often for a row: a language model's answer takes milliseconds.
+DRIFT_STRETCHES, STRETCHES_BUDGET = 24, 500
 OCCURRENCES = 3  # of a word among the explained rows, for its importance to say something
 
 
@@ -65,7 +68,13 @@ def explain_one(
     *,
     quality: bool = True,
     targets: Any = None,
+    most: int | None = None,
+    budget: int | None = None,
 ) -> dict[str, Any]:
+    """Explain one variant and store it; ``most`` as for :func:`players_of`.
+
+    ``budget``: calls of the artefact for a row, where the method samples; None for the method's own.
+    """
     import dataclasses
 
     import numpy as np
@@ -85,12 +94,15 @@ def explain_one(
     names = _outputs_of(session)
     own = (variant.path / "model.weights.h5").exists()
     model = session.of(variant).load(variant.weights) if own else None
+    players = players_of(plan, most)
+    coarse = len(players) < len(players_of(plan))
     arguments: dict[str, Any] = {
         "predict": _of_outputs(task, plan, open_artifact(variant.artifact)),
         "model": None if model is None else _of_model(task, plan, model),
         "x": x,
         "background": session.encoded(behind),
-        "players": players_of(plan),
+        "players": players,
+        **({} if budget is None else {"budget": budget}),
     }
     found = attribution.explain(
         **arguments, space=task.space, outputs=names, method=method, targets=targets
@@ -107,7 +119,7 @@ def explain_one(
         dense=None if found.dense is None else found.dense * scale,
         features=[{**f, "importance": f["importance"] * scale} for f in found.features],
     )
-    if plan["kind"] == "text":
+    if plan["kind"] == "text" and not coarse:
         found = dataclasses.replace(found, features=words_of(plan, x, found.values[..., 0]))
     notes = [
         f"the {of} split has {len(drawn):,} of the {asked:,} {what} rows asked for"
@@ -116,7 +128,11 @@ def explain_one(
             ("train", behind, background, "background"),
         )
         if len(drawn) < asked and (what == "background" or samples is not None)
-    ] + ([found.note] if found.note else [])
+    ]
+    if coarse:
+        notes.append(f"the output is shared out among {len(players)} stretches of the input, of up "
+                     f"to {max(len(player.index) for player in players)} tokens each")  # fmt: skip
+    notes += [found.note] if found.note else []
     document = found.document() | {
         "artifact_gap": found.artifact_gap,
         "note": "; ".join(notes) or None,
@@ -136,7 +152,9 @@ def explain_one(
     if found.dense is not None and plan["kind"] != "image":
         arrays.pop("dense")  # the players' values say it; single codes are no user's feature
     arrays |= _pictures(session, variant, rows, found, split, names)
-    default, _ = attribution.route(arguments["model"], len(arguments["players"]))
+    if coarse:
+        arrays.pop("words", None)  # no value is a single word's
+    default, _ = attribution.route(arguments["model"], len(players))
     words = ["explain", *([found.method] if found.method != default else [])]
     file = "-".join([*words, *([split] if split != "test" else [])]) + ".npz"
     write_arrays(variant.path / file, arrays)
@@ -179,7 +197,13 @@ def _of_model(task: Task, plan: Mapping[str, Any], model: Any) -> Any:
     return keras.Model(inputs, task.explained(inputs, outputs, plan), name=model.name)
 
 
-def players_of(plan: Mapping[str, Any]) -> list[Any]:
+def players_of(plan: Mapping[str, Any], most: int | None = None) -> list[Any]:
+    """Who shares out the output: columns, stretches of the past, patches or tokens.
+
+    Of a text with more than ``most`` tokens, ``most`` or fewer stretches of neighbouring ones, all
+    but the last of one length. A stretch gets what its tokens do together: the values are those of
+    the game among the stretches (a coalition structure's quotient game, Owen 1977).
+    """
     from zoo_explain.attribution import columns_to_players, patches
 
     if plan["kind"] == "tabular":
@@ -190,13 +214,28 @@ def players_of(plan: Mapping[str, Any]) -> list[Any]:
         return columns_to_players(players(plan))
     if plan["kind"] == "text":
         (length,) = plan["shape"]
-        return columns_to_players((f"token {k + 1}", k, k + 1) for k in range(length))
+        step = 1 if most is None else -(-length // most)
+        starts = range(0, length, step)
+        return columns_to_players(
+            (_tokens(k + 1, min(k + step, length)), k, min(k + step, length)) for k in starts
+        )
     return patches(tuple(plan["shape"]), max(1, round(max(plan["shape"][:2]) / PATCHES)))
 
 
-def drift_samples(players: int) -> int:
-    """Rows whose black-box explanations drift compares: each costs thousands of predictions."""
-    return min(max(DRIFT_ROWS // players, FEWEST_DRIFT), MOST_DRIFT)
+def _tokens(first: int, last: int) -> str:
+    return f"token {first}" if first == last else f"tokens {first} to {last}"
+
+
+def drift_effort(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """How drift explains base and every variant, as black boxes: arguments of :func:`explain_one`."""
+    fine, coarse = len(players_of(plan)), len(players_of(plan, DRIFT_STRETCHES))
+    return {
+        "samples": min(max(DRIFT_ROWS // fine, FEWEST_DRIFT), MOST_DRIFT),
+        "background": DRIFT_BACKGROUND,
+        "split": "test",
+        "most": DRIFT_STRETCHES,
+        "budget": STRETCHES_BUDGET if coarse < fine else None,
+    }
 
 
 def words_of(plan: Mapping[str, Any], ids: Any, values: Any) -> list[dict[str, Any]]:

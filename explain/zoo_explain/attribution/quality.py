@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo_explain.attribution.blackbox import BUDGET
 from zoo_explain.attribution.engine import Explanation, explain
 from zoo_explain.attribution.game import evaluate
 from zoo_explain.attribution.methods import METHODS
@@ -120,8 +121,9 @@ def quality(
     players: list[Player],
     seed: int = 0,
     rows: int = 24,
+    budget: int = BUDGET,
 ) -> dict[str, float | None]:
-    """The ``quality`` of an explanation, on its first ``rows`` rows.
+    """The ``quality`` of an explanation, on its first ``rows`` rows; ``budget`` as it was explained.
 
     ``deletion_auc``, ``insertion_auc``, ``random_auc``: see :func:`deletion_insertion`.
     ``randomization_similarity``: mean rank correlation of ``|values|`` with those of the same
@@ -138,7 +140,7 @@ def quality(
         result = explain(
             predict=function, model=model, x=x[few], background=part, players=players,
             space=explanation.space, outputs=[""] * outputs, method=explanation.method,
-            seed=new_seed, targets=targets,
+            seed=new_seed, targets=targets, budget=budget,
         )  # fmt: skip
         return result.values[..., 0]
 
