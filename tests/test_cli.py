@@ -573,7 +573,7 @@ def test_require_target(zoo, run_mlp, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("train", "vae", "--require-target"), "no target of vae"),
+        (("train", "conv_vae", "--require-target"), "no target of conv_vae"),
         (("train", "mlp", "--data", "mnist_5k", "--require-target"), "roc_auc on adult"),
         (("train", "mlp", "--sensitive", ""), "expected names separated by commas"),
         (("audit", "mlp", "--seconds", "nan"), "no finite number"),
