@@ -7,6 +7,7 @@ makes a file that answers wrongly, without a word.
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,6 +183,16 @@ def _chained(model: Any, found: list[Any]) -> bool:
     return all(np.array_equal(before[2], after[0]) for before, after in itertools.pairwise(seen))
 
 
+@contextmanager
+def _frozen_heap() -> Iterator[None]:
+    """Spares what is there from collections: Keras makes one for each variable that it deletes."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def quantize(model: Any, mode: str, ids: np.ndarray | None = None) -> list[Any]:
     """Pack a model's weights in place, by ``model.quantize``.
 
@@ -206,11 +217,12 @@ def quantize(model: Any, mode: str, ids: np.ndarray | None = None) -> list[Any]:
 
         structure = {"pre_block_layers": [before], "sequential_blocks": chain}
     chosen = {id(layer) for layer in layers}
-    model.quantize(
-        config=row.config(structure, rows),
-        filters=lambda layer: id(layer) in chosen,
-        type_check=False,  # keras-hub's embedding is an empty subclass
-    )
+    with _frozen_heap():
+        model.quantize(
+            config=row.config(structure, rows),
+            filters=lambda layer: id(layer) in chosen,
+            type_check=False,  # keras-hub's embedding is an empty subclass
+        )
     return layers
 
 
@@ -219,10 +231,11 @@ def rebuild(model: Any, mode: str) -> None:
     row = MODES[mode]
     layers = covered(model, mode)
     config = row.config(None, None)
-    for layer in layers:
-        layer.quantize(config.mode, type_check=False, config=config)
-        if row.calibrated:
-            del layer._kernel  # calibration does this, too
+    with _frozen_heap():
+        for layer in layers:
+            layer.quantize(config.mode, type_check=False, config=config)
+            if row.calibrated:
+                del layer._kernel  # calibration does this, too
 
 
 def calibrated(model: Any) -> None:
