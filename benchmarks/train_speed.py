@@ -139,8 +139,9 @@ def measure(name: str, pairs: int, seconds: float, augment: bool, execution: str
     spec = sides.session.options
     total = spec.epochs * math.ceil(len(sides.samples) / spec.batch_size)
     run = {"fit": sides.bare(), "zoo": sides.ours(total)}
-    # Longer than one call of the compiled function, and the same for both.
-    steps = max(8, int(seconds / (run["fit"](16) / 16)))
+    # Longer than a few calls of the compiled function, and the same for both.
+    run["fit"](16)  # warms up
+    steps = max(48, int(seconds / (run["fit"](16) / 16)))
     if steps > sides.epoch / 3:  # what an epoch costs once belongs to it
         steps = sides.epoch * max(1, round(steps / sides.epoch))
     rates: dict[str, list[float]] = {"fit": [], "zoo": []}
