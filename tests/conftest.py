@@ -1,5 +1,6 @@
 """What the tests share: the command line in this process, and small trained runs."""
 
+import gc
 import json
 import shutil
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class Outcome:
     def error(self) -> dict[str, Any]:
         """The ``error`` object of a command that failed."""
         return self.document["error"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap():
+    """Spares what earlier modules left alive from the collections that Keras asks for again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
