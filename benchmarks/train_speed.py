@@ -1,22 +1,28 @@
 """Steps a second of ``zoo train``'s loop over bare ``keras.Model.fit``: same model, batch, rows.
 
-    python benchmarks/train_speed.py [MODEL ...] [--pairs 30] [--out benchmarks/results/train_speed.json]
+    python benchmarks/train_speed.py [MODEL ...] [--processes 6] [--pairs 5]
+                                     [--out benchmarks/results/train_speed.json]
 
-Both train the same published configuration on the same encoded rows of the model's own data, in one
-process. Each side is called once to compile, then timed in alternating pairs (AB, BA, ...) of about
-the same number of steps. ``fit`` gets arrays, its defaults and no validation, and its epoch alone is
+Both train the same published configuration on the same encoded rows of the model's own data, side by
+side in one process. Each side is called once to compile, then timed in alternating pairs (AB, BA, ...)
+of about the same number of steps. ``fit`` gets arrays, its defaults and no validation, and its epoch alone is
 timed, without what it does once at its start; the loop gets what
 ``zoo train`` gives it: the model's augmentations, callbacks and signals, the execution that the
 trial chose. Where the model's recipe augments, a second row leaves that out, so that like is
-compared with like: ``fit`` on arrays does not augment. The ratio's 95 % interval is a t interval
-of its logarithm over the pairs.
+compared with like: ``fit`` on arrays does not augment.
+
+Processes differ by more than the pairs of one do (where memory lies, what the trial chose), so there
+are several: each gives the median of its pairs' ratios, since a disturbance on one side makes a wild
+one, and the 95 % interval is a t interval of the medians' logarithm over the processes.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -125,7 +131,7 @@ class Sides:
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Geometric mean of ratios and its 95 % t interval."""
+    """Geometric mean of ratios and its 95 % t interval: (mean, low, high)."""
     from scipy import stats
 
     logs = np.log(ratios)
@@ -133,12 +139,16 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return tuple(float(np.exp(logs.mean() + k * half)) for k in (0, -1, 1))  # type: ignore
 
 
-def measure(name: str, pairs: int, seconds: float, augment: bool, execution: str) -> dict[str, Any]:
-    """One row: alternating pairs of about ``seconds`` a side."""
-    sides = Sides(name, augment, execution)
-    spec = sides.session.options
-    total = spec.epochs * math.ceil(len(sides.samples) / spec.batch_size)
-    run = {"fit": sides.bare(), "zoo": sides.ours(total)}
+def one_process(name: str, pairs: int, seconds: float, augment: bool, execution: str
+                ) -> dict[str, Any]:  # fmt: skip
+    """Alternating pairs of about ``seconds`` a side, with a trial of their own."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache  # the trial is measured now
+        sides = Sides(name, augment, execution)
+        total = sides.session.options.epochs * math.ceil(
+            len(sides.samples) / sides.session.options.batch_size
+        )
+        run = {"fit": sides.bare(), "zoo": sides.ours(total)}
     # Longer than a few calls of the compiled function, and the same for both.
     run["fit"](16)  # warms up
     steps = max(48, int(seconds / (run["fit"](16) / 16)))
@@ -149,17 +159,41 @@ def measure(name: str, pairs: int, seconds: float, augment: bool, execution: str
         for side in ("fit", "zoo") if turn % 2 == 0 else ("zoo", "fit"):
             gc.collect()
             rates[side].append(steps / run[side](steps))
-    ratio, low, high = interval([a / b for a, b in zip(rates["zoo"], rates["fit"], strict=True)])
     return {
-        "model": name,
         "data": sides.session.data.name,
         "batch_size": sides.options.batch_size,
         "augment": list(sides.options.augment),
-        "execution": sides.chosen,
-        "pairs": pairs,
-        "steps_each": steps,
         "steps_of_an_epoch": sides.epoch,
-        "steps_per_second": {side: statistics.median(found) for side, found in rates.items()},
+        "steps_each": steps,
+        "execution": sides.chosen,
+        "rates": rates,
+    }
+
+
+def measure(
+    name: str, processes: int, pairs: int, seconds: float, augment: bool, execution: str
+) -> dict[str, Any]:
+    """One row: the median of each process's pairs, and their mean with its interval."""
+    found = []
+    for _ in range(processes):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found.append(pool.apply(one_process, (name, pairs, seconds, augment, execution)))
+    rates = {side: [one["rates"][side] for one in found] for side in ("fit", "zoo")}
+    ratios = [
+        statistics.median(zoo / fit for zoo, fit in zip(ours, theirs, strict=True))
+        for ours, theirs in zip(rates["zoo"], rates["fit"], strict=True)
+    ]
+    ratio, low, high = interval(ratios)
+    alike = ("data", "batch_size", "augment", "steps_of_an_epoch")
+    return {
+        "model": name,
+        **{key: found[0][key] for key in alike},
+        "execution": [one["execution"] for one in found],
+        "processes": processes,
+        "pairs": pairs,
+        "steps_each": [one["steps_each"] for one in found],
+        "steps_per_second": {side: statistics.median(itertools.chain(*of)) for side, of in rates.items()},
+        "ratios": ratios,
         "ratio": ratio,
         "ci_low": low,
         "ci_high": high,
@@ -172,26 +206,30 @@ def measure(name: str, pairs: int, seconds: float, augment: bool, execution: str
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option("--pairs", default=30, show_default=True, type=click.IntRange(3))
+@click.option("--processes", default=6, show_default=True, type=click.IntRange(3))
+@click.option("--pairs", default=5, show_default=True, type=click.IntRange(3))
 @click.option("--seconds", default=0.5, show_default=True, help="About so long a side of a pair.")
 @click.option("--execution", default="auto", show_default=True)
 @click.option("--out", default=OUT, type=click.Path(path_type=Path))
-def main(names: tuple[str, ...], pairs: int, seconds: float, execution: str, out: Path) -> None:
+def main(
+    names: tuple[str, ...], processes: int, pairs: int, seconds: float, execution: str, out: Path
+) -> None:
     """Measure models and write a row each; rows of the others are kept."""
     from zoo.registry import models
 
     old = json.loads(out.read_text()) if out.exists() else []
     rows = {(row["model"], bool(row["augment"])): row for row in old}
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache  # every trial is measured now
-        for name in names or sorted(models().specs):
-            for augment in {False, bool(models().get(name).train.get("augment"))}:
-                row = rows[name, augment] = measure(name, pairs, seconds, augment, execution)
-                click.echo(
-                    f"{name}{' with augmentation' if augment else ''} {row['execution']['mode']}: "
-                    f"{row['ratio']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}] of fit"
-                )
-                write_atomic(out, json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n")
+    for name in names or sorted(models().specs):
+        for augment in sorted({False, bool(models().get(name).train.get("augment"))}):
+            row = measure(name, processes, pairs, seconds, augment, execution)
+            rows[name, augment] = row
+            modes = sorted({one["mode"] for one in row["execution"]})
+            click.echo(
+                f"{name}{' with augmentation' if augment else ''} {', '.join(modes)}: "
+                f"{row['ratio']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}] of fit "
+                f"({', '.join(f'{one:.2f}' for one in row['ratios'])})"
+            )
+            write_atomic(out, json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n")
 
 
 if __name__ == "__main__":

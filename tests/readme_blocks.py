@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from compression_plots import plots
 
@@ -248,8 +249,8 @@ def speed_block() -> str:
         [
             f"`{row['model']}`" + (" with augmentation" if row.get("augment") else ""),
             row["peer"],
-            f"`{row['execution']['mode']}`",
-            str(row["pairs"]),
+            ", ".join(sorted({f"`{one['mode']}`" for one in _list(row["execution"])})),
+            f"{row['processes']} x {row['pairs']}" if "processes" in row else str(row["pairs"]),
             f"{row['ratio']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]",
         ]
         for row in rows
@@ -260,6 +261,10 @@ def speed_block() -> str:
         + f"\n{last['device']}, {last['cores']} cores, TensorFlow {last['versions']['tensorflow']}, "
         f"PyTorch {last['versions']['torch']}, {last['created'][:10]}.\n"
     )
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else [found]
 
 
 def demo_block() -> str:

@@ -1,8 +1,7 @@
 """How training steps are executed: compiled by graph or by XLA, and how many in one call.
 
-Which is faster depends on the model and the machine (XLA halves an LSTM's time and can double a
-CNN's), so ``auto`` measures it, shortly, before the training, and remembers the figures per model,
-shape and device. A trial leaves the model as it was.
+Which is faster depends on the model and the machine, so ``auto`` measures it, shortly, before the
+training, and remembers the figures per model, shape and device. A trial leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +25,9 @@ STEPS_PER_CALL = 16
 MOST_STEPS, CALL_SECONDS = 64, 0.25
 #: XLA takes seconds to compile, so it is only tried for a training that takes longer than this.
 WORTHWHILE_SECONDS = 30.0
-#: A trial measures each candidate in so many turns of about so many seconds.
-TURNS, TURN_SECONDS = 3, 0.2
+#: A trial measures each candidate in so many turns, each a share of the training, but of no less and
+#: no more than so many seconds.
+TURNS, TURN_SHARE, TURN_SECONDS = 5, 1 / 500, (0.2, 1.0)
 #: XLA must be faster by this factor to be chosen.
 MARGIN = 1.05
 
@@ -129,7 +128,7 @@ def choose(
 
     Args:
         model: compiled; every variable of it is the same afterwards.
-        batches: gives a fresh, endless iterator of training batches.
+        batches: gives an endless iterator of training batches.
         key: identifies model, shapes, options and device; figures are remembered under it.
         say: told in one line what can't be done.
     Returns the choice, and the compiled steps that were made on the way, by kind.
@@ -140,13 +139,13 @@ def choose(
     compiled: dict[str, Step] = {}
     note = ""
     if "graph" not in figures:
-        figures |= _measure(model, batches, ("graph",), compiled)
+        figures |= _measure(model, batches, ("graph",), compiled, steps)
     graph = figures["graph"]
     assert graph is not None
     if "xla" not in figures:
         if graph * steps > WORTHWHILE_SECONDS:
             try:
-                figures |= _measure(model, batches, KINDS, compiled)
+                figures |= _measure(model, batches, KINDS, compiled, steps)
                 source = "measured"
             except Exception as error:  # whatever XLA makes of an operation that it lacks
                 figures["xla"] = None
@@ -171,30 +170,36 @@ def _measure(
     batches: Callable[[], Any],
     kinds: tuple[str, ...],
     compiled: dict[str, Step],
+    steps: int,
 ) -> dict[str, float | None]:
-    """Seconds a step, the median over turns that alternate between the kinds."""
+    """Seconds a step of a training of ``steps``: the fastest of turns that alternate between the kinds.
+
+    What disturbs a turn makes it slower, so the fastest says most of the kind itself. All draw from
+    one iterator, whose first batches are made before the clock runs.
+    """
     from zoo.train.checkpoint import restore, state_of
 
     before = state_of(model)
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    iterator = batches()
     try:
         counts = {}
         for kind in kinds:
             step = compiled.setdefault(kind, compile_step(model, Execution(kind)))
-            step(batches(), 2)  # traces, compiles
+            step(iterator, 2)  # traces, compiles
             began = time.perf_counter()
-            step(batches(), 2)
+            step(iterator, 2)
             each = (time.perf_counter() - began) / 2
-            counts[kind] = max(2, min(MOST_STEPS, int(TURN_SECONDS / each)))
+            seconds = min(max(TURN_SHARE * steps * each, TURN_SECONDS[0]), TURN_SECONDS[1])
+            counts[kind] = max(2, min(MOST_STEPS, int(seconds / each)))
         for _ in range(TURNS):
             for kind in kinds:
-                iterator = batches()
                 began = time.perf_counter()
                 made, _ = compiled[kind](iterator, counts[kind])
                 times[kind].append((time.perf_counter() - began) / max(made, 1))
     finally:
         restore(model, before)
-    return {kind: statistics.median(found) for kind, found in times.items()}
+    return {kind: min(found) for kind, found in times.items()}
 
 
 def cache_file() -> Path:

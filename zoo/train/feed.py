@@ -119,9 +119,10 @@ class Feed:
         def indices(epoch: Any, start: Any) -> Any:
             order = tf.numpy_function(self._order, [epoch], np.int64)
             order = tf.ensure_shape(order, (self.rows,))[: self.rows - self.dropped]
-            rows = tf.data.Dataset.from_tensor_slices(order[start * self.size :])
-            numbered = rows.batch(self.size).enumerate(tf.cast(start, tf.int64))
-            return numbered.map(lambda number, index: (epoch, number, index))
+            numbers = tf.data.Dataset.range(tf.cast(start, tf.int64), self.steps)
+            return numbers.map(
+                lambda number: (epoch, number, order[number * self.size : (number + 1) * self.size])
+            )
 
         gather = partial(self._batch, self._tensors)
         return epochs.flat_map(indices).map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)

@@ -1,4 +1,4 @@
-"""Faster kernels for batch normalisation, Adam and dropout, in the step that is compiled here.
+"""Faster kernels for batch normalisation, AdamW and dropout, in the step that is compiled here.
 
 Keras makes the statistics of a batch, the normalisation and their gradients of a dozen element-wise
 operations, each of which reads and writes the whole tensor; a residual network spends a fifth of its
@@ -34,7 +34,8 @@ def fused_kernels() -> Iterator[None]:
 
     places = (
         (keras.layers.BatchNormalization, "call", _normalization),
-        (keras.optimizers.Adam, "update_step", _adam),
+        (keras.optimizers.Adam, "_backend_update_step", _adam),
+        (keras.optimizers.Adam, "_apply_weight_decay", _decay),
         (tf.nn.experimental, "stateless_dropout", _dropout),  # which Keras calls
     )
     usual = [getattr(place, name) for place, name, _ in places]
@@ -58,52 +59,71 @@ def _normalization(usual: Callable[..., Any]) -> Callable[..., Any]:
         x, channels = ops.cast(inputs, "float32"), (inputs.shape[-1],)
         scale = self.gamma if self.scale else ops.ones(channels)
         offset = self.beta if self.center else ops.zeros(channels)
+        rows = tf.cast(tf.size(x) // channels[0], tf.float32)
+        unbiased = rows / (rows - 1)  # times the variance of the batch, is what the kernel keeps
         normal, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=ops.cast(scale, "float32"),
             offset=ops.cast(offset, "float32"),
-            mean=[],
-            variance=[],
+            mean=ops.cast(self.moving_mean, "float32"),
+            variance=ops.cast(self.moving_variance, "float32") * unbiased,
             epsilon=self.epsilon,
+            exponential_avg_factor=1 - self.momentum,
             is_training=True,
         )
-        rows = tf.cast(tf.size(x) // channels[0], tf.float32)
-        variance *= (rows - 1) / rows  # the kernel's is the unbiased one
-        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(
-                moving * self.momentum + ops.cast(now, moving.dtype) * (1 - self.momentum)
-            )
+        self.moving_mean.assign(ops.cast(mean, self.moving_mean.dtype))
+        self.moving_variance.assign(ops.cast(variance / unbiased, self.moving_variance.dtype))
         return ops.cast(normal, self.compute_dtype)
 
     return call
 
 
 def _adam(usual: Callable[..., Any]) -> Callable[..., Any]:
-    """``Adam.update_step`` by the kernel, ``usual`` where that computes something else."""
+    """``Adam._backend_update_step`` by the kernel, variable by variable, with the decay of weights.
+
+    What the kernel does not compute is left to ``Adam.update_step``.
+    """
     from zoo.backend import tf
 
-    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        # Of a sparse gradient, Keras squares a row's parts, not their sum.
-        sparse = isinstance(gradient, tf.IndexedSlices)
-        if self.amsgrad or sparse or variable.dtype != "float32":
-            return usual(self, gradient, variable, learning_rate)
-        index = self._get_variable_index(variable)
+    def update(self: Any, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        rate = tf.cast(learning_rate, tf.float32)
         step = tf.cast(self.iterations + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
-        return None
+        powers = {f"beta{k}_power": tf.pow(beta, step)
+                  for k, beta in ((1, self.beta_1), (2, self.beta_2))}  # fmt: skip
+        decay = None if self.weight_decay is None else rate * self.weight_decay
+        for gradient, variable in zip(gradients, variables, strict=True):
+            single = variable.dtype == "float32"
+            if single and decay is not None and self._use_weight_decay(variable):
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=variable.handle, alpha=decay, delta=variable.value
+                )
+            # Of a sparse gradient, Keras squares a row's parts, not their sum.
+            if self.amsgrad or isinstance(gradient, tf.IndexedSlices) or not single:
+                self.update_step(gradient, variable, learning_rate)
+                continue
+            index = self._get_variable_index(variable)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=self._momentums[index].value.handle,
+                v=self._velocities[index].value.handle,
+                **powers,
+                lr=rate,
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                epsilon=self.epsilon,
+                grad=gradient,
+            )
 
-    return update_step
+    return update
+
+
+def _decay(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``Adam._apply_weight_decay`` of those variables that :func:`_adam` leaves to it."""
+
+    def decay(self: Any, variables: Any) -> None:
+        usual(self, [variable for variable in variables if variable.dtype != "float32"])
+
+    return decay
 
 
 def _dropout(usual: Callable[..., Any]) -> Callable[..., Any]:
