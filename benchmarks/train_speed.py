@@ -192,7 +192,9 @@ def measure(
         "processes": processes,
         "pairs": pairs,
         "steps_each": [one["steps_each"] for one in found],
-        "steps_per_second": {side: statistics.median(itertools.chain(*of)) for side, of in rates.items()},
+        "steps_per_second": {
+            side: statistics.median(itertools.chain(*of)) for side, of in rates.items()
+        },
         "ratios": ratios,
         "ratio": ratio,
         "ci_low": low,
