@@ -28,9 +28,9 @@ import click
 import numpy as np
 
 from zoo.compress.recipe import parse
-from zoo.environment import cpu_model, versions
+from zoo.environment import measured
 from zoo.registry import models
-from zoo.run import Run, now, write_atomic
+from zoo.run import Run, write_atomic
 
 OUT = Path(__file__).parent / "results" / "compression.json"
 FLAGSHIPS = ("mlp", "cnn", "resnet20", "lstm", "lstm_forecast", "bert_tiny", "gpt_tiny", "vae")
@@ -268,8 +268,7 @@ def main(
                 with tempfile.TemporaryDirectory() as scratch:
                     found = measure(name, seed, wanted, kept or Path(scratch), seconds)
                 row["seeds"][str(seed)] = {**row["seeds"].get(str(seed), {}), **before, **found}
-            row |= {"recipes": summary(row["seeds"]), "device": cpu_model(), "versions": versions(),
-                    "created": now()}  # fmt: skip
+            row |= {"recipes": summary(row["seeds"]), **measured()}
             rows[name] = row
             text = json.dumps([rows[k] for k in sorted(rows)], indent=1)
             write_atomic(out, text + "\n")

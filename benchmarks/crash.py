@@ -31,8 +31,8 @@ from typing import Any
 import click
 import numpy as np
 
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured
+from zoo.run import write_atomic
 from zoo.train import checkpoint
 
 OUT = Path(__file__).parent / "results" / "crash.json"
@@ -239,9 +239,7 @@ def main(number: int, seed: int, out: Path) -> None:
             "full_disk": full_disk(folder),
             "seed": seed,
             "seconds": round(time.perf_counter() - began),
-            "device": cpu_model(),
-            "versions": versions(),
-            "created": now(),
+            **measured(),
         }
     write_atomic(out, json.dumps(document, indent=1) + "\n")
     click.echo(json.dumps({k: v for k, v in document["kill"].items() if k != "rows"}))

@@ -24,8 +24,8 @@ import click
 import numpy as np
 import pandas as pd
 
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured, memory_bytes
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "memory.json"
 #: Rows that are made and written at a time: this process must stay smaller than those it measures.
@@ -123,11 +123,8 @@ def main(rows: int, factor: int, out: Path) -> None:
         "factor": factor,
         "peak_ratio": ratios,
         "holds": max(ratios.values()) <= 1.1,
-        "device": cpu_model(),
-        "cpus": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "versions": versions(),
-        "created": now(),
+        "memory_bytes": memory_bytes(),
+        **measured(),
     }
     write_atomic(out, json.dumps(document, indent=1) + "\n")
 

@@ -22,8 +22,8 @@ import click
 import numpy as np
 
 from zoo.data.core import Request, load_table
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "sorted_labels.json"
 METRICS = ("accuracy", "roc_auc")
@@ -103,9 +103,7 @@ def main(seeds: int, out: Path) -> None:
         "margin": MARGIN,
         "metrics": metrics,
         "holds": all(row["holds"] for row in metrics.values()),
-        "device": cpu_model(),
-        "versions": versions(),
-        "created": now(),
+        **measured(),
     }
     write_atomic(out, json.dumps(document, indent=1) + "\n")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -25,8 +24,8 @@ import numpy as np
 
 from torch_speed import peer
 from train_speed import Sides
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "step_profile.json"
 #: Kinds that take less than this share of the work are summed up.
@@ -97,10 +96,7 @@ def told(name: str, side: str, steps: int) -> dict[str, Any]:
         "total_ms": round(total, 2),
         "operations": {k: round(large[k], 2) for k in sorted(large, key=large.get, reverse=True)}  # type: ignore[arg-type]
         | {"others": round(total - sum(large.values()), 2)},
-        "device": cpu_model(),
-        "cores": os.cpu_count(),
-        "versions": versions(),
-        "created": now(),
+        **measured(),
     }
 
 

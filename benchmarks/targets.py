@@ -18,10 +18,10 @@ from pathlib import Path
 
 import click
 
-from zoo.environment import cpu_model, versions
+from zoo.environment import measured
 from zoo.metrics import METRICS
 from zoo.registry import models
-from zoo.run import now, write_atomic
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "targets.json"
 
@@ -60,9 +60,7 @@ def measure(model: str, seeds: int) -> dict:
         "seconds": [round(run["seconds"], 1) for run in runs],
         "baseline": runs[0]["baseline"]["name"],
         "metrics": summary,
-        "device": cpu_model(),
-        "versions": versions(),
-        "created": now(),
+        **measured(),
     }
 
 

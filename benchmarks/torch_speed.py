@@ -25,8 +25,8 @@ import click
 import numpy as np
 
 from train_speed import Sides, interval
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "torch_speed.json"
 FORMATS = ("contiguous", "channels_last")
@@ -176,10 +176,7 @@ def measure(name: str, memory: str, pairs: int, seconds: float) -> dict[str, Any
         "ratio": ratio,
         "ci_low": low,
         "ci_high": high,
-        "device": cpu_model(),
-        "cores": os.cpu_count(),
-        "versions": {**versions(), "torch": about["torch"]["version"]},
-        "created": now(),
+        **measured(torch=about["torch"]["version"]),
     }
 
 

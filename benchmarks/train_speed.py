@@ -35,8 +35,8 @@ from typing import Any
 import click
 import numpy as np
 
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "train_speed.json"
 
@@ -199,10 +199,7 @@ def measure(
         "ratio": ratio,
         "ci_low": low,
         "ci_high": high,
-        "device": cpu_model(),
-        "cores": os.cpu_count(),
-        "versions": versions(),
-        "created": now(),
+        **measured(),
     }
 
 

@@ -234,7 +234,7 @@ def memory_block() -> str:
                "linear baseline"], lines)
         + f"\nResident memory of the whole `zoo train {found['model']} --epochs {found['epochs']}`, "
         f"{found['columns']} columns: {first:.2f} and {cached:.2f} times for {found['factor']} times the "
-        f"rows (the smaller file is read whole, the larger one converted). {found['cpus']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow "
+        f"rows (the smaller file is read whole, the larger one converted). {found['cores']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow "
         f"{found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/memory.py`.\n"
     )  # fmt: skip
 

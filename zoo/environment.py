@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from typing import Any
 
 PACKAGES = ("tensorflow", "keras", "keras-hub", "keras-nlp", "tensorflow-model-optimization",
             "tf-keras", "ai-edge-litert", "shap", "fairlearn", "scikit-learn", "numpy", "pandas",
@@ -20,6 +21,18 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def measured(**packages: str) -> dict[str, Any]:
+    """What a committed result says of itself: device, cores, versions (more by name) and date."""
+    from zoo.run import now
+
+    return {
+        "device": cpu_model(),
+        "cores": os.cpu_count(),
+        "versions": {**versions(), **packages},
+        "created": now(),
+    }
 
 
 def memory_bytes() -> int | None:

@@ -19,8 +19,8 @@ from typing import Any
 import click
 import numpy as np
 
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import measured
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent.parent / "results" / "tutorials.json"
 SITE = "https://www.tensorflow.org/model_optimization/guide"
@@ -245,7 +245,7 @@ def main(names: tuple[str, ...], out: Path) -> None:
         known[name] = {
             "tutorial": name, "source": source, "table": dict(table),
             "shows": [{"what": w, "number": n, "holds": h} for w, n, h in shown],
-            "device": cpu_model(), "versions": versions(), "created": now(),
+            **measured(),
         }  # fmt: skip
         ordered = [known[each] for each in TUTORIALS if each in known]
         write_atomic(out, json.dumps(ordered, indent=1) + "\n")

@@ -1,0 +1,120 @@
+"""Does pre-training help? BERT with hidden tokens first, then on the task, against the task alone.
+
+    python benchmarks/pretraining.py [--seeds 5] [--pretrain-epochs 20] [--set KEY=VALUE ...]
+                                     [--out benchmarks/results/pretraining.json]
+
+Of every seed: ``bert_tiny_mlm`` is trained on the training rows' texts without their labels, and
+``bert_tiny`` is fine-tuned from it (``--init-from``); the same net is trained from its random start
+with the same settings (``scratch``), and once more for as many epochs as take the seconds of
+pre-training and fine-tuning together (``longer``): equal compute. All keep the epoch that is best on
+the validation rows. Differences are paired by seed, with a 95 % t interval of their mean.
+
+The file is written after every seed, and seeds that it holds with the same settings are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.environment import measured
+from zoo.run import write_atomic
+
+OUT = Path(__file__).parent / "results" / "pretraining.json"
+METRICS = ("accuracy", "roc_auc", "log_loss")
+
+
+def train(model: str, seed: int, folder: str, *words: str) -> dict[str, Any]:
+    """The document of one ``zoo train``."""
+    command = [sys.executable, "-m", "zoo.cli", "train", model, "--seed", str(seed), "--json"]
+    done = subprocess.run(
+        [*command, *words, "--runs", folder], stdout=subprocess.PIPE, check=True, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[str, Any]:
+    """The three trainings of one seed: side -> what it reached."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    with tempfile.TemporaryDirectory() as folder:
+        start = train("bert_tiny_mlm", seed, folder, *words, "--name", "start",
+                      "--epochs", str(pretrain_epochs))  # fmt: skip
+        pretrained = train("bert_tiny", seed, folder, *words, "--name", "pretrained",
+                           "--init-from", "start")  # fmt: skip
+        scratch = train("bert_tiny", seed, folder, *words, "--name", "scratch")
+        epoch = scratch["seconds"] / scratch["epochs"]
+        epochs = math.ceil((start["seconds"] + pretrained["seconds"]) / epoch)
+        longer = train("bert_tiny", seed, folder, *words, "--name", "longer",
+                       "--epochs", str(epochs))  # fmt: skip
+    sides = {"pretrained": pretrained, "scratch": scratch, "longer": longer}
+    return {
+        "seed": seed,
+        "pretraining": {"epochs": start["epochs"], "seconds": start["seconds"],
+                        "metrics": start["metrics"]},
+        **{side: {"epochs": found["epochs"], "seconds": found["seconds"],
+                  **{name: found["metrics"][name] for name in METRICS}}
+           for side, found in sides.items()},
+    }  # fmt: skip
+
+
+def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float]:
+    """Pre-trained less another side, paired by seed: mean and 95 % t interval."""
+    from scipy import stats
+
+    found = [row["pretrained"][metric] - row[other][metric] for row in rows]
+    mean = statistics.mean(found)
+    if len(found) < 2:
+        return {"mean": mean, "ci_low": math.nan, "ci_high": math.nan}
+    half = stats.t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
+    return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}
+
+
+@click.command()
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--pretrain-epochs", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of all trainings.")
+@click.option("--out", default=OUT, type=click.Path(path_type=Path))
+def main(seeds: int, pretrain_epochs: int, settings: tuple[str, ...], out: Path) -> None:
+    """Measure seeds, and say what pre-training gives."""
+    about = {"data": "sentiment", "pretrain_epochs": pretrain_epochs, "set": list(settings)}
+    old = json.loads(out.read_text()) if out.exists() else {}
+    same = all(old.get(key) == value for key, value in about.items())
+    rows = {row["seed"]: row for row in old["rows"]} if same and old else {}
+    for seed in range(seeds):
+        if seed in rows:
+            continue
+        row = rows[seed] = measure(seed, pretrain_epochs, settings)
+        click.echo(
+            f"seed {seed}: "
+            + ", ".join(
+                f"{side} {row[side]['accuracy']:.4f} ({row[side]['seconds']:.0f} s)"
+                for side in ("pretrained", "scratch", "longer")
+            )
+        )
+        found = [rows[key] for key in sorted(rows)]
+        document = {
+            **about,
+            "rows": found,
+            "differences": {
+                other: {metric: difference(found, metric, other) for metric in METRICS}
+                for other in ("scratch", "longer")
+            },
+            **measured(),
+        }
+        write_atomic(out, json.dumps(document, indent=1) + "\n")
+    for other, metrics in json.loads(out.read_text())["differences"].items():
+        click.echo(f"pretrained - {other}: " + ", ".join(
+            f"{metric} {d['mean']:+.4f} [{d['ci_low']:+.4f}, {d['ci_high']:+.4f}]"
+            for metric, d in metrics.items()))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
