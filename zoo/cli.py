@@ -584,6 +584,13 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="MODE",
         help="auto (measured), graph, graph:N, xla or xla:N, with N steps a call.",
     )
+    @click.option(
+        "--precision",
+        default="auto",
+        show_default=True,
+        metavar="POLICY",
+        help="auto (what the devices gain by), float32, mixed_float16 or mixed_bfloat16.",
+    )
     @click.option("--checkpoint-every", default=0, metavar="STEPS", type=click.IntRange(0),
                   help="Write a checkpoint each so many steps, besides after each epoch.")  # fmt: skip
     @click.option("--track", metavar="NAMES",
@@ -598,7 +605,7 @@ def _training(function: Callable[..., Any]) -> Callable[..., Any]:
                 settings[name] = value
                 click.get_current_context().meta["places"].pop(name, None)
         names = ("seed", "name", "deterministic", "cpus", "execution", "checkpoint_every",
-                 "strategy", "init_from")  # fmt: skip
+                 "strategy", "precision", "init_from")  # fmt: skip
         training = {name: kwargs.pop(name) for name in names}
         training["settings"] = settings
         track = kwargs.pop("track")
@@ -785,7 +792,7 @@ def tune(
     if quick == (trials is not None):
         raise click.UsageError("Expected either --quick or --trials N.")
     given = _given(but=())
-    never = ["--name", "--track", "--init-from", "--checkpoint-every", "--strategy"]
+    never = ["--name", "--track", "--init-from", "--checkpoint-every", "--strategy", "--precision"]
     _refuse([o for o in never if o in given], "tuning makes no run of its own, on one device.")
     request, progress = _request(model, data_name, fields), _progress()
     shared = {name: training[name] for name in ("settings", "seed", "cpus")}

@@ -34,6 +34,7 @@ def train(
     execution: str = "auto",
     checkpoint_every: int = 0,
     strategy: str = "auto",
+    precision: str = "auto",
     init_from: str | None = None,
     track: Sequence[str] = (),
     dry_run: bool = False,
@@ -44,9 +45,9 @@ def train(
     ``request`` defaults to the model's own data set. With ``dry_run`` everything is resolved and
     checked and nothing is written. ``execution`` is ``auto``, ``graph``, ``graph:N``, ``xla`` or
     ``xla:N``; ``checkpoint_every`` so many steps a checkpoint is written besides after each epoch;
-    ``strategy`` is ``auto``, ``single``, ``mirrored`` (all GPUs) or ``mirrored:N``. ``init_from`` is a
-    run whose weights are taken where layers agree in name and shapes; ``track`` names trackers of
-    :data:`zoo.train.trackers.TRACKERS`.
+    ``strategy`` is ``auto``, ``single``, ``mirrored`` (all GPUs) or ``mirrored:N``; ``precision`` one
+    of :data:`zoo.train.session.PRECISIONS`. ``init_from`` is a run whose weights are taken where layers agree
+    in name and shapes; ``track`` names trackers of :data:`zoo.train.trackers.TRACKERS`.
     """
     from zoo.data.core import Request
     from zoo.registry import models
@@ -71,7 +72,7 @@ def train(
         settings=settings or {},
         seed=seed,
         deterministic=deterministic,
-        engine=Engine(execution, checkpoint_every, strategy, tuple(track)),
+        engine=Engine(execution, checkpoint_every, strategy, tuple(track), precision),
         init=None if init_from is None else find_run(init_from, root),
     )
     for note in session.data.notes:
@@ -114,7 +115,7 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
     with _own_root(run.path.parent, replicas) as folder:
         if folder != run.path.parent:
             run = Run(Path(shutil.copytree(run.path, folder / run.name)))
-        model = session.build(replicas)
+        model = session.build_to_train(replicas)
         initialise(run, model, bool(newest(run.path / "checkpoints").arrays))
         return _train(session, run, model, progress, True, replicas)
 
@@ -183,7 +184,8 @@ def _trained(
         replicas.agreed(None)  # the cluster stays whole until the chief has written the run
         return {"worker": replicas.rank, "workers": replicas.workers, "epochs": fitted.epochs}
     progress.say(f"{run.name}: writing the variant base")
-    if replicas is not None:  # what is shipped is a model of one device
+    if replicas is not None or session.engine.policy() != "float32":
+        # What is shipped is a model of one device and of one precision.
         weights, model = model.get_weights(), session.build()
         model.set_weights(weights)
     base = (

@@ -20,6 +20,7 @@ def fusible(layer: Any, inputs: Any, mask: Any) -> bool:
     return (
         layer.trainable
         and mask is None
+        and layer.compute_dtype == "float32"
         and not layer.synchronized
         and not layer.renorm
         and len(inputs.shape) == 4

@@ -328,7 +328,7 @@ class _Training:
         return hash_of(
             [
                 layers, shape, self.options.batch_size, self.options.optimizer,
-                self.options.augment, cpu_model(), sorted(os.sched_getaffinity(0))
+                self.options.augment, self.model.dtype_policy.name, cpu_model(), sorted(os.sched_getaffinity(0))
                 if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 installed.get("tensorflow"), installed.get("keras"),
             ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data import preprocess, text
 from zoo.data.core import Data, Request, open_data
-from zoo.errors import FAILURE, ZooError
+from zoo.errors import FAILURE, ZooError, unknown
 from zoo.progress import Progress
 from zoo.run import Run, Variant, create_run, guard_disk, hash_of, now, write_atomic
 from zoo.spec import ModelSpec
@@ -43,6 +43,9 @@ OF_PLAN = {
 }
 
 
+#: What ``--precision`` may be: the devices' choice, or a dtype policy of Keras.
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+
 #: Keys of a model's config that name published weights to start from.
 PUBLISHED = ("weights", "preset")
 
@@ -53,18 +56,29 @@ class Engine:
 
     ``execution`` as :meth:`zoo.train.execution.Execution.parse` takes it; ``checkpoint_every``
     steps, 0 for after epochs only; ``strategy`` as
-    :meth:`zoo.train.distribution.Strategy.parse` takes it; ``track`` names trackers.
+    :meth:`zoo.train.distribution.Strategy.parse` takes it; ``track`` names trackers; ``precision``
+    is a dtype policy of Keras, or ``auto``: what the devices gain by.
     """
 
     execution: str = "auto"
     checkpoint_every: int = 0
     strategy: str = "auto"
     track: tuple[str, ...] = ()
+    precision: str = "auto"
 
     def resolved(self, deterministic: bool) -> Execution | None:
         """The execution to use, None for one that is measured; ``deterministic`` fixes it."""
         found = Execution.parse(self.execution)
         return Execution() if found is None and deterministic else found
+
+    def policy(self) -> str:
+        """The dtype policy to train with."""
+        from zoo.backend import best_precision
+
+        if self.precision != "auto":
+            return self.precision
+        strategy = Strategy.parse(self.strategy)
+        return best_precision(tpu=strategy is not None and strategy.kind == "tpu")
 
 
 @dataclass
@@ -196,6 +210,13 @@ class Session:
         self.check_build()
         with contextlib.nullcontext() if replicas is None else replicas.scope():
             return self._build(self.config)
+
+    def build_to_train(self, replicas: Replicas | None = None) -> Any:
+        """:meth:`build` in the precision that the training is to have. Variables stay float32."""
+        from zoo.backend import dtype_policy
+
+        with dtype_policy(self.engine.policy()):
+            return self.build(replicas)
 
     def _build(self, config: Mapping[str, Any]) -> Any:
         from zoo.backend import seed_everything
@@ -340,6 +361,8 @@ def prepare(
     engine.resolved(deterministic)
     Strategy.parse(engine.strategy)
     check_trackers(engine.track)
+    if engine.precision not in PRECISIONS:
+        raise unknown("precision", engine.precision, PRECISIONS)
     options = TrainOptions.parse(dict(spec.train))
     known = {name: value for name, value in settings.items() if name not in OF_PLAN}
     config, options = apply_settings(spec.config, options, known, FROM_DATA, set(OF_PLAN))
@@ -468,7 +491,7 @@ def run_document(
         data=data,
         experiment=hash_of(identity)[:16],
         seed=session.seed,
-        engine=asdict(session.engine),
+        engine=asdict(replace(session.engine, precision=session.engine.policy())),
         init=None if init is None else dict(init),
         versions=versions(),
         device=device(),
@@ -497,7 +520,7 @@ def start(
     """Build the model and make the run's folder. Nothing is written before the model stands."""
     from zoo.schema import dump
 
-    model = session.build(replicas)
+    model = session.build_to_train(replicas)
     if replicas is not None:
         replicas.adopt(model, session.options.batch_size)
     init = None if session.init is None else start_from(model, session.init)
