@@ -482,32 +482,155 @@ def test_fused_adam_learns_what_keras_does(optimizer, kernels, kind):
     )  # only while it is open
 
 
-@pytest.mark.parametrize("options", [{}, {"noise_shape": (None, 1, 5)}])
-def test_dropout_by_a_product_gives_the_same_bits(options):
-    from zoo.backend import keras, tf
+def traced(function, *tensors, fused: bool):
+    """What a function gives and the gradients of its mean square, and the kinds of operations of both."""
+    from zoo.backend import tf
     from zoo.train.fused import fused_kernels
 
-    x = tf.constant(np.random.default_rng(0).normal(size=(7, 6, 5)).astype("float32"))
-    found, ops = [], []
-    for context in (contextlib.nullcontext, fused_kernels):
-        layer = keras.layers.Dropout(0.3, seed=3, **options)
+    def both(*tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            y = function(*tensors)
+            loss = tf.reduce_mean(y * y)
+        return y, tape.gradient(loss, [*tensors])
 
-        def both(x, layer=layer):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = layer(x, training=True)
-            return y, tape.gradient(y, x)
+    compiled = tf.function(both)
+    with fused_kernels() if fused else contextlib.nullcontext():
+        graph = compiled.get_concrete_function(*tensors).graph
+    y, gradients = compiled(*tensors)
+    return (
+        np.asarray(y),
+        [np.asarray(g) for g in gradients],
+        [op.type for op in graph.get_operations()],
+    )
 
-        traced = tf.function(both)
-        with context():
-            graph = traced.get_concrete_function(x).graph
-        ops.append({op.type for op in graph.get_operations()})
-        found.append([np.asarray(a) for _ in range(2) for a in traced(x)])
-    assert "SelectV2" in ops[0]
-    assert "SelectV2" not in ops[1]
-    assert 0.2 < np.mean(found[1][0] == 0) < 0.4
-    np.testing.assert_array_equal(found[0], found[1])
+
+@pytest.mark.parametrize(
+    ("rate", "shape", "options"),
+    [(0.3, (70, 60, 50), {}), (0.3, (70, 60, 51), {"noise_shape": (None, 1, 51)}),
+     (0.5, (3, 5, 7), {}), (0.999, (100, 1000), {})],
+)  # fmt: skip
+def test_dropout_by_a_product_leaves_out_as_many(rate, shape, options):
+    """What stays is scaled up, gradients have the same mask, and each call has another."""
+    from zoo.backend import keras, tf
+
+    x = tf.constant(np.random.default_rng(0).uniform(1, 2, size=shape).astype("float32"))
+    layer = keras.layers.Dropout(rate, seed=3, **options)
+    first, (gradient,), ops = traced(lambda x: layer(x, training=True), x, fused=True)
+    assert "SelectV2" not in ops
+    kept = first != 0
+    scale = 2**16 / (2**16 - round(rate * 2**16))
+    np.testing.assert_allclose(first, np.where(kept, x * scale, 0), rtol=1e-6)
+    assert ((gradient != 0) == kept).all()
+    drawn = kept[:, :1] if options else kept
+    assert (kept == drawn).all()
+    spread = math.sqrt(rate * (1 - rate) / drawn.size)
+    assert abs(1 - drawn.mean() - rate) < 5 * spread + 2**-16
+    again, _, _ = traced(lambda x: layer(x, training=True), x, fused=True)
+    assert (again != first).any()
+    *_, usual = traced(lambda x: layer(x, training=True), x, fused=False)
+    assert "SelectV2" in usual
     assert "fused" not in tf.nn.experimental.stateless_dropout.__module__
+
+
+def test_dropouts_bits_are_independent():
+    """Of neighbours, which share a random word, a quarter are both kept at one half."""
+    from zoo.backend import keras, tf
+
+    layer = keras.layers.Dropout(0.5, seed=1)
+    kept, _, _ = traced(lambda x: layer(x, training=True), tf.ones((500, 400)), fused=True)
+    kept = kept != 0
+    for shifted in (np.roll(kept, 1, 1), np.roll(kept, 2, 1), np.roll(kept, 1, 0)):
+        assert abs(np.mean(kept & shifted) - 0.25) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("options", "ours"),
+    [({}, True), ({"epsilon": 0.1}, True), ({"axis": [2]}, True), ({"axis": 1}, False),
+     ({"center": False}, False)],
+)  # fmt: skip
+def test_layer_normalisation_in_closed_form_is_keras(options, ours):
+    from zoo.backend import keras, tf
+
+    rng = np.random.default_rng(0)
+    x, gamma, beta = (tf.constant(rng.normal(1, 3, size).astype("float32"))
+                      for size in ((4, 5, 6), 6, 6))  # fmt: skip
+    layer = keras.layers.LayerNormalization(**options)
+    layer.build(x.shape)
+
+    def call(x, gamma, beta):
+        if layer.axis in ([2], -1, [-1]):
+            layer.gamma, layer.beta = gamma, beta if layer.center else None
+        return layer(x) + 0 * (tf.reduce_sum(gamma) + tf.reduce_sum(beta))
+
+    found = traced(call, x, gamma, beta, fused=True)
+    expected = traced(call, x, gamma, beta, fused=False)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-5)
+    for a, b in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert ("BiasAddGrad" in found[2]) == ours
+
+
+def test_a_masked_softmax_by_sum_and_product_is_keras():
+    """Rows without any place to look at give zeros, as there."""
+    from zoo.backend import keras, tf
+
+    rng = np.random.default_rng(0)
+    scores = tf.constant(rng.normal(0, 5, size=(3, 2, 7, 7)).astype("float32"))
+    mask = np.tril(np.ones((3, 1, 7, 7), bool))
+    mask[1, 0, :, :2] = False  # the first rows of this text see nothing
+    layer = keras.layers.Softmax()
+    found = traced(lambda x: layer(x, mask=tf.constant(mask)), scores, fused=True)
+    expected = traced(lambda x: layer(x, mask=tf.constant(mask)), scores, fused=False)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found[1][0], expected[1][0], rtol=1e-5, atol=1e-8)
+    assert not found[0][1, :, 0].any()
+    assert ("SelectV2" in found[2], "SelectV2" in expected[2]) == (False, True)
+    plain = traced(layer, scores, fused=True)
+    np.testing.assert_array_equal(plain[0], traced(layer, scores, fused=False)[0])
+
+
+def test_gelu_with_its_own_gradient_is_tensorflows():
+    from zoo.backend import keras, tf
+
+    x = tf.constant(np.linspace(-12, 12, 2001, dtype="float32"))
+    for approximate in (True, False):
+        found, expected = (
+            traced(lambda x: keras.activations.gelu(x, approximate=approximate), x, fused=fused)  # noqa: B023
+            for fused in (True, False)
+        )
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[1][0], expected[1][0], rtol=1e-4, atol=1e-7)
+        assert (len(found[2]) < len(expected[2])) == approximate
+
+
+@pytest.mark.parametrize("kind", ["graph", "xla"])
+@pytest.mark.parametrize("name", ["gpt_tiny", "bert_tiny"])
+def test_a_transformer_learns_what_keras_teaches_it(name, kind):
+    from zoo.backend import keras, seed_everything, tf
+    from zoo.registry import models
+    from zoo.train.execution import Execution, compile_step
+
+    spec = models().get(name)
+
+    def made():
+        seed_everything(0)
+        model = spec.build(**{**spec.config, **spec.tiny, "dropout": 0.0})
+        model.compile(
+            keras.optimizers.AdamW(1e-2, weight_decay=0.1, epsilon=1e-3), "mse", jit_compile=False
+        )
+        return model
+
+    one, other = made(), made()
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 40, size=(24, 9)).astype("int32")
+    x[::3, 5:] = 0  # filling
+    y = rng.normal(size=(24, *one.output_shape[1:])).astype("float32")
+    one.fit(x, y, batch_size=6, shuffle=False, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(6, drop_remainder=True)
+    compile_step(other, Execution(kind))(iter(batches), 4)
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-3, atol=1e-5, err_msg=a.path)
 
 
 def test_models_with_batch_statistics_get_full_batches_only():

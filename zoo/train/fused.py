@@ -1,16 +1,22 @@
-"""Faster kernels for batch normalisation, AdamW and dropout, in the step that is compiled here.
+"""Faster kernels for what Keras makes of many operations, in the step that is compiled here.
 
-Keras makes the statistics of a batch, the normalisation and their gradients of a dozen element-wise
-operations, each of which reads and writes the whole tensor; a residual network spends a fifth of its
-step on that. Adam's update is a dozen more for each variable. The kernels compute the same numbers
-(Ioffe & Szegedy, ICML 2015, algorithm 1; Kingma & Ba, ICLR 2015, section 2's last paragraph), up to
-rounding. Dropout chooses between values and zeros by an operation that broadcasts, which is slow; a
-product with the mask gives the same bits.
+A step of a small net is mostly element-wise operations, each of which reads and writes whole tensors.
+The kernels compute the same numbers up to rounding, with fewer of them:
+
+- batch normalisation (Ioffe & Szegedy, ICML 2015, algorithm 1) is one operation and its gradient;
+- Adam's update (Kingma & Ba, ICLR 2015, section 2's last paragraph) is one for each variable, and so is
+  its decay of weights (Loshchilov & Hutter, ICLR 2019);
+- layer normalisation (Ba, Kiros & Hinton, 2016) and GELU's tanh form (Hendrycks & Gimpel, 2016) have
+  their gradients in closed form;
+- a masked softmax adds and multiplies, where Keras chooses between tensors that it broadcasts;
+- dropout multiplies by its mask, and draws 16 random bits for each number instead of 32: other numbers
+  are left out than Keras would, as many, and the rate is exact to 1 / 65,536.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,7 +43,10 @@ def fused_kernels() -> Iterator[None]:
         (keras.layers.BatchNormalization, "call", _normalization),
         (keras.optimizers.Adam, "_backend_update_step", _adam),
         (keras.optimizers.Adam, "_apply_weight_decay", _decay),
-        (tf.nn.experimental, "stateless_dropout", _dropout),  # which Keras calls
+        (keras.layers.LayerNormalization, "call", _layer_normalization),
+        (keras.layers.Softmax, "call", _softmax),
+        (tf.nn, "gelu", _gelu),  # which Keras calls
+        (tf.nn.experimental, "stateless_dropout", _dropout),  # which Keras calls, too
     )
     usual = [getattr(place, name) for place, name, _ in places]
     for (place, name, exchange), found in zip(places, usual, strict=True):
@@ -127,16 +136,101 @@ def _decay(usual: Callable[..., Any]) -> Callable[..., Any]:
     return decay
 
 
+def _layer_normalization(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``LayerNormalization.call`` over the last axis, ``usual`` for others."""
+    from zoo.backend import tf
+
+    def normalised(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any]:
+        centred = x - tf.reduce_mean(x, -1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)
+        scale = tf.math.rsqrt(variance + epsilon)
+        normal = centred * scale
+
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            through = upstream * gamma
+            along = normal * tf.reduce_mean(through * normal, -1, keepdims=True)
+            of_x = scale * (through - tf.reduce_mean(through, -1, keepdims=True) - along)
+            of_gamma = tf.raw_ops.BiasAddGrad(out_backprop=upstream * normal)
+            return of_x, of_gamma, tf.raw_ops.BiasAddGrad(out_backprop=upstream)
+
+        return tf.nn.bias_add(normal * gamma, beta), gradient
+
+    def call(self: Any, inputs: Any) -> Any:
+        last = len(inputs.shape) - 1
+        axis = self.axis if isinstance(self.axis, int) else [*self.axis]
+        plain = (
+            inputs.dtype == tf.float32
+            and last > 0
+            and not self.rms_scaling
+            and axis in (-1, last, [-1], [last])
+            and self.gamma is not None
+            and self.beta is not None
+        )
+        if not plain:
+            return usual(self, inputs)
+        run = tf.custom_gradient(lambda x, gamma, beta: normalised(x, gamma, beta, self.epsilon))
+        return run(inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta))
+
+    return call
+
+
+def _softmax(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``Softmax.call`` with a mask by a sum and a product, ``usual`` without one."""
+    from zoo.backend import tf
+
+    def call(self: Any, inputs: Any, mask: Any = None) -> Any:
+        plain = mask is not None and inputs.dtype == tf.float32 and mask.dtype == tf.bool
+        if not plain or self.axis not in (-1, len(inputs.shape) - 1):
+            return usual(self, inputs, mask=mask)
+        there = tf.cast(mask, tf.float32)
+        return tf.nn.softmax(inputs + (there - 1) * 1e9) * there
+
+    return call
+
+
+def _gelu(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``tf.nn.gelu`` in its tanh form, ``usual`` for the exact one."""
+    from zoo.backend import tf
+
+    slope, cubic = math.sqrt(2 / math.pi), 0.044715
+
+    @tf.custom_gradient
+    def bent(x: Any) -> tuple[Any, Any]:
+        square = x * x
+        tanh = tf.tanh(x * (slope + slope * cubic * square))
+        share = 0.5 + 0.5 * tanh
+
+        def gradient(upstream: Any) -> Any:
+            inner = slope / 2 + 1.5 * slope * cubic * square
+            return upstream * (share + x * tf.raw_ops.TanhGrad(y=tanh, dy=inner))
+
+        return x * share, gradient
+
+    def gelu(features: Any, approximate: bool = False, name: Any = None) -> Any:
+        features = tf.convert_to_tensor(features)
+        if not approximate or features.dtype != tf.float32:
+            return usual(features, approximate, name)
+        return bent(features)
+
+    return gelu
+
+
 def _dropout(usual: Callable[..., Any]) -> Callable[..., Any]:
     """``tf.nn.experimental.stateless_dropout`` by a product, ``usual`` for other numbers."""
     from zoo.backend import tf
 
     def dropout(x: Any, rate: Any, seed: Any, noise_shape: Any = None, **options: Any) -> Any:
         x = tf.convert_to_tensor(x)
-        if x.dtype != tf.float32 or options:
+        least = round(rate * 2**16) if isinstance(rate, float) else 0
+        if x.dtype != tf.float32 or options or not 0 < least < 2**16:
             return usual(x, rate, seed, noise_shape=noise_shape, **options)
         shape = tf.shape(x) if noise_shape is None else noise_shape
-        kept = tf.random.stateless_uniform(shape, seed) >= rate
-        return x * (tf.cast(kept, tf.float32) * (1 / (1 - rate)))
+        count = tf.reduce_prod(shape)
+        words = tf.random.stateless_uniform(
+            [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32
+        )
+        bits = tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:count]
+        kept = tf.reshape(bits >= tf.constant(least, tf.uint16), shape)
+        return x * (tf.cast(kept, tf.float32) * (2**16 / (2**16 - least)))
 
     return dropout
