@@ -249,22 +249,37 @@ def speed_block() -> str:
         [
             f"`{row['model']}`" + (" with augmentation" if row.get("augment") else ""),
             row["peer"],
-            ", ".join(sorted({f"`{one['mode']}`" for one in _list(row["execution"])})),
+            _modes(row["execution"]),
             f"{row['processes']} x {row['pairs']}" if "processes" in row else str(row["pairs"]),
             f"{row['ratio']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]",
         ]
         for row in rows
     ]
-    last = rows[-1]
+    last, dates = rows[-1], sorted({row["created"][:10] for row in rows})
     return (
-        table(["`zoo train` of", "against", "execution", "pairs", "rate over rate [95 %]"], lines)
+        table(
+            [
+                "`zoo train` of",
+                "against",
+                "execution, steps a call",
+                "pairs",
+                "rate over rate [95 %]",
+            ],
+            lines,
+        )
         + f"\n{last['device']}, {last['cores']} cores, TensorFlow {last['versions']['tensorflow']}, "
-        f"PyTorch {last['versions']['torch']}, {last['created'][:10]}.\n"
+        f"PyTorch {last['versions']['torch']}, {' to '.join(dates)}.\n"
     )
 
 
-def _list(found: Any) -> list[Any]:
-    return found if isinstance(found, list) else [found]
+def _modes(chosen: Any) -> str:
+    """One process's execution, or those of several: their kinds, and how many steps a call."""
+    modes = [one["mode"].split(":") for one in (chosen if isinstance(chosen, list) else [chosen])]
+    shown = []
+    for kind in sorted({mode[0] for mode in modes}):
+        steps = sorted(int(mode[1]) for mode in modes if mode[0] == kind)
+        shown.append(f"{kind}, {steps[0]}" + (f" to {steps[-1]}" if steps[-1] > steps[0] else ""))
+    return "; ".join(shown)
 
 
 def demo_block() -> str:
