@@ -26,7 +26,7 @@ from typing import Any
 import click
 
 from zoo.environment import measured
-from zoo.run import write_atomic
+from zoo.run import Run, write_atomic
 
 OUT = Path(__file__).parent / "results" / "pretraining.json"
 METRICS = ("accuracy", "roc_auc", "log_loss")
@@ -50,7 +50,8 @@ def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[
         pretrained = train("bert_tiny", seed, folder, *words, "--name", "pretrained",
                            "--init-from", "start")  # fmt: skip
         scratch = train("bert_tiny", seed, folder, *words, "--name", "scratch")
-        epoch = scratch["seconds"] / scratch["epochs"]
+        log = Run(Path(folder) / "scratch").read_log()
+        epoch = statistics.median(row["seconds"] for row in log[1:])  # without compilation
         epochs = math.ceil((start["seconds"] + pretrained["seconds"]) / epoch)
         longer = train("bert_tiny", seed, folder, *words, "--name", "longer",
                        "--epochs", str(epochs))  # fmt: skip
@@ -62,17 +63,18 @@ def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[
         **{side: {"epochs": found["epochs"], "seconds": found["seconds"],
                   **{name: found["metrics"][name] for name in METRICS}}
            for side, found in sides.items()},
+        **measured(),
     }  # fmt: skip
 
 
-def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float]:
+def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float | None]:
     """Pre-trained less another side, paired by seed: mean and 95 % t interval."""
     from scipy import stats
 
     found = [row["pretrained"][metric] - row[other][metric] for row in rows]
     mean = statistics.mean(found)
     if len(found) < 2:
-        return {"mean": mean, "ci_low": math.nan, "ci_high": math.nan}
+        return {"mean": mean, "ci_low": None, "ci_high": None}
     half = stats.t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
     return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}
 
@@ -107,12 +109,12 @@ def main(seeds: int, pretrain_epochs: int, settings: tuple[str, ...], out: Path)
                 other: {metric: difference(found, metric, other) for metric in METRICS}
                 for other in ("scratch", "longer")
             },
-            **measured(),
         }
         write_atomic(out, json.dumps(document, indent=1) + "\n")
     for other, metrics in json.loads(out.read_text())["differences"].items():
         click.echo(f"pretrained - {other}: " + ", ".join(
-            f"{metric} {d['mean']:+.4f} [{d['ci_low']:+.4f}, {d['ci_high']:+.4f}]"
+            f"{metric} {d['mean']:+.4f}"
+            + ("" if d["ci_low"] is None else f" [{d['ci_low']:+.4f}, {d['ci_high']:+.4f}]")
             for metric, d in metrics.items()))  # fmt: skip
 
 

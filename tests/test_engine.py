@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -446,14 +447,26 @@ def excluding(optimizer, name):
     return optimizer
 
 
+def halved(optimizers):
+    """An optimizer that is an Adam by class and none by its update."""
+
+    class Halved(optimizers.AdamW):
+        def update_step(self, gradient, variable, learning_rate):
+            return super().update_step(gradient, variable, learning_rate / 2)
+
+    return Halved
+
+
 @pytest.mark.parametrize(
     ("optimizer", "kernels", "kind"),
     [(lambda o: o.Adam(0.01, beta_1=0.5, beta_2=0.9, epsilon=1e-3), 4, "graph"),
      (lambda o: o.AdamW(0.01, weight_decay=0.1, clipnorm=0.1), 4, "xla"),
      (lambda o: excluding(o.AdamW(0.01, weight_decay=0.5), "bias"), 4, "graph"),
      (lambda o: o.AdamW(0.01, weight_decay=0.5, amsgrad=True), 0, "graph"),
-     (lambda o: o.Adam(0.01, gradient_accumulation_steps=2), 5, "graph"),
-     (lambda o: o.LossScaleOptimizer(o.Adam(0.01)), 4, "graph"),
+     (lambda o: o.AdamW(0.01, weight_decay=0.5, gradient_accumulation_steps=2), 5, "graph"),
+     (lambda o: o.LossScaleOptimizer(o.AdamW(0.01, weight_decay=0.5)), 4, "graph"),
+     (lambda o: excluding(o.AdamW(0.01, weight_decay=0.5), "dense"), 4, "graph"),
+     (lambda o: halved(o)(0.01, weight_decay=0.5), 0, "graph"),
      (lambda o: o.Adam(0.01, amsgrad=True), 0, "graph"),
      (lambda o: o.Adamax(0.01), 0, "graph")],
 )  # fmt: skip
@@ -533,6 +546,33 @@ def test_dropout_by_a_product_leaves_out_as_many(rate, shape, options):
     assert "fused" not in tf.nn.experimental.stateless_dropout.__module__
 
 
+def test_dropout_by_a_product_compiles_with_xla():
+    """Another generator's numbers may come, with the same shares."""
+    from zoo.backend import keras, tf
+    from zoo.train.fused import fused_kernels
+
+    layer = keras.layers.Dropout(0.25, seed=2)
+    call = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+    with fused_kernels():
+        found = call(tf.ones((301, 333))).numpy()
+    assert set(np.unique(found)) == {np.float32(0), np.float32(4 / 3)}
+    assert abs(np.mean(found == 0) - 0.25) < 0.01
+
+
+def test_a_single_value_has_no_variance_to_keep():
+    """One picture of one pixel: the moving variance goes to zero, and never to what is no number."""
+    from zoo.backend import keras, tf
+    from zoo.train.fused import fused_kernels
+
+    layer = keras.layers.BatchNormalization(momentum=0.5)
+    call = tf.function(lambda x: layer(x, training=True))
+    layer.build((None, 1, 1, 3))
+    with fused_kernels():
+        call(tf.constant([[[[1.0, 2.0, 3.0]]]]))
+    np.testing.assert_allclose(np.array(layer.moving_variance), 0.5)
+    np.testing.assert_allclose(np.array(layer.moving_mean), [0.5, 1.0, 1.5])
+
+
 def test_dropouts_bits_are_independent():
     """Of neighbours, which share a random word, a quarter are both kept at one half."""
     from zoo.backend import keras, tf
@@ -571,7 +611,8 @@ def test_layer_normalisation_in_closed_form_is_keras(options, ours):
     assert ("BiasAddGrad" in found[2]) == ours
 
 
-def test_a_masked_softmax_by_sum_and_product_is_keras():
+@pytest.mark.parametrize(("axis", "kind"), [(-1, bool), ((3,), "int32"), ([-1], "float32")])
+def test_a_masked_softmax_by_sum_and_product_is_keras(axis, kind):
     """Rows without any place to look at give zeros, as there."""
     from zoo.backend import keras, tf
 
@@ -579,7 +620,8 @@ def test_a_masked_softmax_by_sum_and_product_is_keras():
     scores = tf.constant(rng.normal(0, 5, size=(3, 2, 7, 7)).astype("float32"))
     mask = np.tril(np.ones((3, 1, 7, 7), bool))
     mask[1, 0, :, :2] = False  # the first rows of this text see nothing
-    layer = keras.layers.Softmax()
+    layer = keras.layers.Softmax(axis=axis)
+    mask = mask.astype(kind)
     found = traced(lambda x: layer(x, mask=tf.constant(mask)), scores, fused=True)
     expected = traced(lambda x: layer(x, mask=tf.constant(mask)), scores, fused=False)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6, atol=1e-7)
@@ -602,6 +644,28 @@ def test_gelu_with_its_own_gradient_is_tensorflows():
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found[1][0], expected[1][0], rtol=1e-4, atol=1e-7)
         assert (len(found[2]) < len(expected[2])) == approximate
+
+
+@pytest.mark.parametrize("name", ["gpt_tiny", "bert_tiny", "transformer_seq2seq"])
+def test_the_kernels_are_met_in_attention(name):
+    """With dropout, Keras' attention has a softmax layer with a mask; nothing in it chooses."""
+    from zoo.backend import tf
+    from zoo.registry import models
+    from zoo.train.fused import fused_kernels
+
+    spec = models().get(name)
+    model = spec.build(**{**spec.config, **spec.tiny, "dropout": 0.1})
+
+    def choosing(fused):
+        call = tf.function(lambda x: model(x, training=True))
+        with fused_kernels() if fused else contextlib.nullcontext():
+            x = tf.TensorSpec((2, *model.input_shape[1:]), "int32")
+            graph = call.get_concrete_function(x).graph
+        return [op.name for op in graph.get_operations()
+                if op.type == "SelectV2" and re.search("softmax|dropout", op.name)]  # fmt: skip
+
+    assert choosing(False)
+    assert not choosing(True)
 
 
 @pytest.mark.parametrize("kind", ["graph", "xla"])
@@ -863,6 +927,37 @@ def test_what_mixed_precision_trained_ships_in_float32(zoo, tmp_path, policy):
     # Its compression is a training of its own, in float32.
     code, _, err, _ = zoo("compress", "half", "prune:0.5", "int8", "--runs", tmp_path, "--json")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "resnet20", "lstm", "gru", "lstm_forecast", "textcnn", "bert_tiny",
+             "bert_tiny_mlm", "gpt_tiny", "transformer_seq2seq", "vae", "conv_vae", "nlinear"]
+)  # fmt: skip
+def test_each_family_can_be_built_in_mixed_precision(name, policy):
+    """And answers nearly as in float32, in training and otherwise."""
+    from zoo.backend import dtype_policy, seed_everything
+    from zoo.registry import models
+    from zoo.testing import inputs_for, tiny
+
+    spec, said = models().get(name), []
+    for each in ("float32", policy):
+        seed_everything(1)
+        with dtype_policy(each):
+            model = tiny(spec)
+        x = inputs_for(spec, model, 8)
+        assert np.isfinite(np.asarray(model(x, training=True), "float32")).all()
+        said.append(np.asarray(model(x, training=False), "float32"))
+    assert model.compute_dtype == policy.removeprefix("mixed_")
+    gap = np.abs(said[1] - said[0]).max() / np.abs(said[0]).max()
+    assert gap < 0.1
+
+
+def test_a_run_from_before_precisions_goes_on_in_float32():
+    from zoo.train.session import _engine
+
+    stored = {"execution": "auto", "checkpoint_every": 0, "strategy": "auto", "track": []}
+    assert _engine({"engine": stored, "execution": {}}).policy() == "float32"
 
 
 def test_an_unknown_precision_is_refused(zoo, tmp_path):

@@ -168,7 +168,12 @@ def compiled(model: Any, batch: int = COMPILED_BATCH) -> Any:
     from zoo.backend import tf
 
     spec = tf.TensorSpec((None, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
-    call = tf.function(lambda x: model(x, training=False), input_signature=[spec])
+
+    def answer(x: Any) -> Any:
+        said = model(x, training=False)  # of a training in mixed precision: halves
+        return tf.cast(said, tf.float32) if said.dtype.size < 4 else said
+
+    call = tf.function(answer, input_signature=[spec])
 
     def function(inputs: np.ndarray) -> np.ndarray:
         parts = [call(inputs[k : k + batch]).numpy() for k in range(0, len(inputs), batch)]

@@ -92,6 +92,7 @@ def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
         intermediate_activation="gelu",
         kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
         layer_norm_epsilon=1e-12,
+        dtype="float32",  # keras-hub's head adds a float32 bias, whatever the policy
         name="mlm_head",
     )
     every = keras.ops.zeros_like(tokens) + keras.ops.arange(shape[0], dtype="int32")

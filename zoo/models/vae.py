@@ -48,12 +48,13 @@ def _layers() -> tuple[Any, Any]:
 
         def call(self, mean: Any, log_variance: Any, pictures: Any, training: bool = False) -> Any:
             if training:
-                noise = keras.random.normal(ops.shape(mean), seed=self.generator)
+                noise = keras.random.normal(ops.shape(mean), dtype="float32", seed=self.generator)
             else:
                 bits = ops.reshape(ops.cast(pictures > 0.5, "int32"), (-1, len(self.keys)))
                 row = ops.mod(ops.sum(bits * self.keys, axis=1), NOISE_ROWS)
                 noise = ops.take(ops.convert_to_tensor(self.table), row, axis=0)
-            return mean + ops.exp(0.5 * log_variance) * noise
+            spread = ops.exp(0.5 * ops.cast(log_variance, "float32"))  # too large for float16 soon
+            return ops.cast(ops.cast(mean, "float32") + spread * noise, self.compute_dtype)
 
     class ScaledGradient(keras.layers.Layer):
         """What came in, unchanged; in training its gradient is ``factor`` times as large.

@@ -7,6 +7,7 @@ training, and remembers the figures per model, shape and device. A trial leaves 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -26,7 +27,7 @@ MOST_STEPS, CALL_SECONDS = 64, 0.25
 #: XLA takes seconds to compile, so it is only tried for a training that takes longer than this.
 WORTHWHILE_SECONDS = 30.0
 #: A trial measures each candidate in so many turns, each a share of the training, but of no less and
-#: no more than so many seconds.
+#: no more than so many seconds, of at least two steps.
 TURNS, TURN_SHARE, TURN_SECONDS = 5, 1 / 500, (0.2, 1.0)
 #: XLA must be faster by this factor to be chosen.
 MARGIN = 1.05
@@ -191,15 +192,24 @@ def _measure(
             step(iterator, 2)
             each = (time.perf_counter() - began) / 2
             seconds = min(max(TURN_SHARE * steps * each, TURN_SECONDS[0]), TURN_SECONDS[1])
-            counts[kind] = max(2, min(MOST_STEPS, int(seconds / each)))
+            counts[kind] = max(2, int(seconds / each))
         for _ in range(TURNS):
             for kind in kinds:
-                began = time.perf_counter()
-                made, _ = compiled[kind](iterator, counts[kind])
-                times[kind].append((time.perf_counter() - began) / max(made, 1))
+                times[kind].append(_turn(compiled[kind], iterator, counts[kind]))
     finally:
         restore(model, before)
     return {kind: min(found) for kind, found in times.items()}
+
+
+def _turn(step: Step, iterator: Any, count: int) -> float:
+    """Seconds a step of ``count`` steps, in calls of at most :data:`MOST_STEPS`."""
+    done, began = 0, time.perf_counter()
+    while done < count:
+        made, loss = step(iterator, min(count - done, MOST_STEPS))
+        done += made
+        if not math.isfinite(loss):  # what diverges stops, and the training will say so
+            break
+    return (time.perf_counter() - began) / max(done, 1)
 
 
 def cache_file() -> Path:

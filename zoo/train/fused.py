@@ -70,7 +70,8 @@ def _normalization(usual: Callable[..., Any]) -> Callable[..., Any]:
         scale = self.gamma if self.scale else ops.ones(channels)
         offset = self.beta if self.center else ops.zeros(channels)
         rows = tf.cast(tf.size(x) // channels[0], tf.float32)
-        unbiased = rows / (rows - 1)  # times the variance of the batch, is what the kernel keeps
+        # The kernel keeps the variance of the batch times this; a single row has none.
+        unbiased = rows / tf.maximum(rows - 1, 1)
         normal, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=ops.cast(scale, "float32"),
@@ -88,6 +89,13 @@ def _normalization(usual: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _plain(optimizer: Any) -> bool:
+    """Whether an Adam updates as Adam does: another class's update is its own."""
+    from zoo.backend import keras
+
+    return type(optimizer).update_step is keras.optimizers.Adam.update_step
+
+
 def _adam(usual: Callable[..., Any]) -> Callable[..., Any]:
     """``Adam._backend_update_step`` by the kernel, variable by variable, with the decay of weights.
 
@@ -96,6 +104,8 @@ def _adam(usual: Callable[..., Any]) -> Callable[..., Any]:
     from zoo.backend import tf
 
     def update(self: Any, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        if not _plain(self):
+            return usual(self, gradients, variables, learning_rate)
         rate = tf.cast(learning_rate, tf.float32)
         step = tf.cast(self.iterations + 1, tf.float32)
         powers = {f"beta{k}_power": tf.pow(beta, step)
@@ -103,7 +113,7 @@ def _adam(usual: Callable[..., Any]) -> Callable[..., Any]:
         decay = None if self.weight_decay is None else rate * self.weight_decay
         for gradient, variable in zip(gradients, variables, strict=True):
             single = variable.dtype == "float32"
-            if single and decay is not None and self._use_weight_decay(variable):
+            if single and decay is not None and self._use_weight_decay(variable.value):
                 tf.raw_ops.ResourceApplyGradientDescent(
                     var=variable.handle, alpha=decay, delta=variable.value
                 )
@@ -123,6 +133,7 @@ def _adam(usual: Callable[..., Any]) -> Callable[..., Any]:
                 epsilon=self.epsilon,
                 grad=gradient,
             )
+        return None
 
     return update
 
@@ -131,7 +142,8 @@ def _decay(usual: Callable[..., Any]) -> Callable[..., Any]:
     """``Adam._apply_weight_decay`` of those variables that :func:`_adam` leaves to it."""
 
     def decay(self: Any, variables: Any) -> None:
-        usual(self, [variable for variable in variables if variable.dtype != "float32"])
+        left = [v for v in variables if v.dtype != "float32"] if _plain(self) else variables
+        usual(self, left)
 
     return decay
 
@@ -157,12 +169,13 @@ def _layer_normalization(usual: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(self: Any, inputs: Any) -> Any:
         last = len(inputs.shape) - 1
-        axis = self.axis if isinstance(self.axis, int) else [*self.axis]
+        axis = [self.axis] if isinstance(self.axis, int) else [*self.axis]
         plain = (
             inputs.dtype == tf.float32
+            and self.compute_dtype == "float32"
             and last > 0
             and not self.rms_scaling
-            and axis in (-1, last, [-1], [last])
+            and axis in ([-1], [last])
             and self.gamma is not None
             and self.beta is not None
         )
@@ -179,9 +192,13 @@ def _softmax(usual: Callable[..., Any]) -> Callable[..., Any]:
     from zoo.backend import tf
 
     def call(self: Any, inputs: Any, mask: Any = None) -> Any:
-        plain = mask is not None and inputs.dtype == tf.float32 and mask.dtype == tf.bool
-        if not plain or self.axis not in (-1, len(inputs.shape) - 1):
+        axis = [self.axis] if isinstance(self.axis, int) else [*self.axis]
+        plain = mask is not None and inputs.dtype == tf.float32
+        if not plain or axis not in ([-1], [len(inputs.shape) - 1]):
             return usual(self, inputs, mask=mask)
+        mask = tf.convert_to_tensor(mask)
+        if mask.dtype != tf.bool:
+            mask = tf.cast(mask, tf.float32) > 0.5  # as Keras reads numbers
         there = tf.cast(mask, tf.float32)
         return tf.nn.softmax(inputs + (there - 1) * 1e9) * there
 

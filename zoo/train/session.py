@@ -52,7 +52,8 @@ PUBLISHED = ("weights", "preset")
 
 @dataclass(frozen=True)
 class Engine:
-    """How a training is run, as opposed to what is trained: no part of a run's experiment.
+    """How a training is run, as opposed to what is trained: no part of a run's experiment, but for
+    a precision other than float32.
 
     ``execution`` as :meth:`zoo.train.execution.Execution.parse` takes it; ``checkpoint_every``
     steps, 0 for after epochs only; ``strategy`` as
@@ -481,6 +482,8 @@ def run_document(
     identity = [spec["name"], spec["version"], spec["structure"], config,
                 session.options.document(), data["sha256"], data["request"]]  # fmt: skip
     identity += [init["sha256"]] if init else []
+    precision = session.engine.policy()
+    identity += [precision] if precision != "float32" else []
     return RunDocument(
         run=name,
         spec=spec,
@@ -491,7 +494,7 @@ def run_document(
         data=data,
         experiment=hash_of(identity)[:16],
         seed=session.seed,
-        engine=asdict(replace(session.engine, precision=session.engine.policy())),
+        engine=asdict(replace(session.engine, precision=precision)),
         init=None if init is None else dict(init),
         versions=versions(),
         device=device(),
@@ -588,7 +591,8 @@ def initialise(run: Run, model: Any, begun: bool) -> None:
 def _engine(document: Mapping[str, Any]) -> Engine:
     """How a run was begun; an execution that was measured then is kept."""
     stored = document["engine"]
-    engine = Engine(**{**stored, "track": tuple(stored.get("track", ()))})
+    # Runs from before there was a choice are of float32.
+    engine = Engine(**{"precision": "float32", **stored, "track": tuple(stored.get("track", ()))})
     chosen = document["execution"].get("mode")
     return replace(engine, execution=chosen) if chosen else engine
 
