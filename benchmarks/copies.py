@@ -24,8 +24,8 @@ from typing import Any
 import click
 import numpy as np
 
-from zoo.environment import cpu_model, versions
-from zoo.run import now, write_atomic
+from zoo.environment import cpu_model, now, versions
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "copies.json"
 TOLERANCE = 1e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from datetime import UTC, datetime
 from typing import Any
 
 PACKAGES = ("tensorflow", "keras", "keras-hub", "keras-nlp", "tensorflow-model-optimization",
@@ -23,10 +24,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+def now() -> str:
+    """The time in UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def measured(**packages: str) -> dict[str, Any]:
     """What a committed result says of itself: device, cores, versions (more by name) and date."""
-    from zoo.run import now
-
     return {
         "device": cpu_model(),
         "cores": os.cpu_count(),

@@ -20,7 +20,6 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +35,6 @@ BASE = "base"
 TRAINING = ".training.lock"  # held by the process that trains a run
 #: Where runs live unless told otherwise.
 RUNS = Path("runs")
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def sha256_file(path: Path) -> str:

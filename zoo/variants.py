@@ -12,7 +12,7 @@ from zoo.kernels import kernels
 from zoo.metrics import intervals
 from zoo.predict import compiled, open_artifact, point_metrics, predict_rows, runtime_of
 from zoo.predictions import Predictions
-from zoo.run import BASE, Run, Variant, now, sha256_file, write_arrays, write_atomic
+from zoo.run import BASE, Run, Variant, sha256_file, write_arrays, write_atomic
 from zoo.tasks import function_of, get_task
 from zoo.train.session import Session
 
@@ -89,7 +89,7 @@ def ship(
         content: of the artefact, whose name is ``file``.
         own_weights: whether the variant keeps Keras weights of its own (base and retrained ones).
     """
-    from zoo.environment import versions
+    from zoo.environment import now, versions
     from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
 
     data = session.data

@@ -15,9 +15,10 @@ from zoo.api.explaining import (
     players_of,
 )
 from zoo.api.reading import predictions_of
+from zoo.environment import now
 from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
-from zoo.run import BASE, RUNS, Run, Variant, find_run, list_runs, now, write_atomic
+from zoo.run import BASE, RUNS, Run, Variant, find_run, list_runs, write_atomic
 
 if TYPE_CHECKING:
     from zoo.train.session import Session

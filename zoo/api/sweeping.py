@@ -10,8 +10,9 @@ from zoo.api.auditing import report
 from zoo.api.benchmarking import benchmark_all
 from zoo.api.compressing import compress_all
 from zoo.api.reading import predictions_of
+from zoo.environment import now
 from zoo.progress import QUIET, Progress
-from zoo.run import BASE, RUNS, Variant, find_run, now, predictions_file, write_atomic
+from zoo.run import BASE, RUNS, Variant, find_run, predictions_file, write_atomic
 
 if TYPE_CHECKING:
     from zoo.train.session import Session

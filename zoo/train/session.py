@@ -16,7 +16,7 @@ from zoo.data import preprocess, text
 from zoo.data.core import Data, Request, open_data
 from zoo.errors import FAILURE, ZooError, unknown
 from zoo.progress import Progress
-from zoo.run import Run, Variant, create_run, guard_disk, hash_of, now, write_atomic
+from zoo.run import Run, Variant, create_run, guard_disk, hash_of, write_atomic
 from zoo.spec import ModelSpec
 from zoo.tasks import Example, get_task
 from zoo.train.distribution import Replicas, Strategy, open_replicas
@@ -473,7 +473,7 @@ def run_document(
 ) -> dict[str, Any]:
     """``run.json`` at the start of a training; ``init`` is what :func:`start_from` said."""
     from zoo.backend import device
-    from zoo.environment import versions
+    from zoo.environment import now, versions
     from zoo.schema import RunDocument
 
     spec = {**session.spec.document(), "structure": structure(model)}
