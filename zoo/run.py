@@ -273,7 +273,7 @@ class Variant:
 
     def bound(self, *paths: Path) -> dict[str, Any]:
         """What every stored result carries: schema version, inputs, environment, time."""
-        from zoo.environment import versions
+        from zoo.environment import now, versions
         from zoo.schema import SCHEMA_VERSION
 
         return {
