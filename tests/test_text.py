@@ -278,8 +278,8 @@ def test_words_are_explained_and_reported(run):
 
     (found,) = api.explain(run["run"], samples=20, background=10)["results"]
     assert found["method"] == "tokens"
-    top = {row["name"] for row in found["features"][:2]}
-    assert top == {"wonderful", "dreadful"}
+    # Each text has one of the two words, so a model may go by one of them alone.
+    assert found["features"][0]["name"] in {"wonderful", "dreadful"}
     api.fairness(run["run"])
     html = Path(api.report(run["run"])["html"]).read_text()
     assert "Single texts" in html
