@@ -422,6 +422,34 @@ def pretrained(tmp_path_factory):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_pre_training_learns_from_hidden_tokens_alone_what_all_logits_would_teach(jit):
+    import tensorflow as tf
+
+    from zoo.backend import keras
+    from zoo.registry import models
+
+    spec = models().get("bert_tiny_mlm")
+    model = spec.build(**{**spec.config, **spec.tiny, "dropout": 0.0})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1.0), loss, jit_compile=False)
+    rng = np.random.default_rng(0)
+    tokens, truth = rng.integers(1, 40, (2, 8, 9)).astype(np.int32)
+    weights = (rng.random((8, 9)) < 0.15).astype(np.float32)
+    weights *= weights.size / weights.sum()  # as the feed makes them
+    variables = model.trainable_variables
+    before = [np.array(variable) for variable in variables]
+    with tf.GradientTape() as tape:
+        expected = loss(truth, model(tokens, training=True), sample_weight=weights)
+    gradients = tape.gradient(expected, variables)
+    step = tf.function(model.train_step, jit_compile=jit)
+    assert float(step((tokens, truth, weights))["loss"]) == pytest.approx(float(expected), rel=1e-6)
+    for variable, value, gradient in zip(variables, before, gradients, strict=True):
+        change = value - np.array(variable)
+        np.testing.assert_allclose(change, tf.convert_to_tensor(gradient), rtol=0, atol=1e-6)
+    assert model(tokens).shape == (8, 9, 40)  # whoever asks gets all logits
+
+
 def test_masked_tokens_are_restored_better_than_by_frequency(pretrained):
     assert pretrained["metrics"]["perplexity"] < pretrained["baseline"]["metrics"]["perplexity"]
     assert "bits_per_character" not in pretrained["metrics"]

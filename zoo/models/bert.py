@@ -7,10 +7,12 @@ restore hidden tokens: ``zoo train bert_tiny --init-from RUN`` goes on from one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.spec import ModelSpec
+from zoo.tasks import HIDDEN
 
 if TYPE_CHECKING:
     import keras
@@ -96,7 +98,50 @@ def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
         name="mlm_head",
     )
     every = keras.ops.zeros_like(tokens) + keras.ops.arange(shape[0], dtype="int32")
-    return keras.Model(tokens, head(found["sequence_output"], every), name="bert_mlm")
+    model = _hidden_only()(tokens, head(found["sequence_output"], every), name="bert_mlm")
+    features = keras.Model(tokens, found["sequence_output"], name="features")
+    object.__setattr__(model, "features", features)  # untracked: the same layers once more
+    return model
+
+
+@functools.cache
+def _hidden_only() -> type:
+    """A functional model of class ``keras.Model`` but for its training step."""
+    from zoo.backend import keras, tf
+
+    class HiddenOnly(keras.Model):
+        """Learns from the tokens that count alone, and computes no other logits: about 15 % of them.
+
+        A training step's weights, float32 (batch, time), say which. The loss is the same as that of
+        all logits. Room is kept for all hidden tokens of a batch without filling, six standard
+        deviations above the mean; were there more, the rest of them would not count in that step.
+        """
+
+        features: Any
+        _places: Any = None
+
+        def train_step(self, data: Any) -> Any:
+            tokens, truth, weights = data
+            size = tf.size(weights)
+            mean = HIDDEN * tf.cast(size, tf.float32)
+            room = tf.minimum(tf.cast(mean + 6 * tf.sqrt(mean), tf.int32) + 1, size)
+            kept, places = tf.math.top_k(tf.reshape(weights, [-1]), room)
+            share = tf.cast(room, kept.dtype) / tf.cast(size, kept.dtype)  # keeps the mean the mean
+            self._places = places[None]
+            try:
+                truth = tf.gather(tf.reshape(truth, [-1]), places)[None]
+                return super().train_step((tokens, truth, kept[None] * share))
+            finally:
+                self._places = None
+
+        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            if self._places is None:
+                return super().call(inputs, training=training, mask=mask)
+            found = self.features(inputs, training=training)
+            flat = tf.reshape(found, [1, -1, found.shape[-1]])
+            return self.get_layer("mlm_head")(flat, self._places)
+
+    return HiddenOnly
 
 
 _SIZES = {"tiny": (2, 2, 128), "mini": (4, 4, 256), "small": (4, 8, 512), "base": (12, 12, 768)}
