@@ -1,10 +1,11 @@
 """Check the models' targets: a default ``zoo train`` with several seeds, each in its own process.
 
-    python benchmarks/targets.py [MODEL ...] [--seeds 5] [--out benchmarks/results/targets.json]
+    python benchmarks/targets.py [MODEL ...] [--seeds 5] [--runs DIR] [--out benchmarks/results/targets.json]
 
 Each model's row holds the seeds' test metrics and the baseline's, their mean and standard deviation,
 and whether the mean less two standard deviations reaches the target. Rows of models that are not
-named are kept.
+named are kept. With ``--runs`` the runs are kept as ``MODEL-SEED``, and those that are there already,
+of ``compression.py`` for one, are not trained again.
 """
 
 from __future__ import annotations
@@ -21,22 +22,27 @@ import click
 from zoo.environment import measured
 from zoo.metrics import METRICS
 from zoo.registry import models
-from zoo.run import write_atomic
+from zoo.run import Run, write_atomic
 
 OUT = Path(__file__).parent / "results" / "targets.json"
 
 
-def train(model: str, seed: int, folder: str) -> dict:
-    """The document of one ``zoo train MODEL --seed SEED --json``."""
-    command = [sys.executable, "-m", "zoo.cli", "train", model, "--seed", str(seed), "--json"]
-    done = subprocess.run([*command, "--runs", folder], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+def train(model: str, seed: int, folder: Path) -> dict:
+    """The result of ``zoo train MODEL --seed SEED``, or of that run where it is done already."""
+    run = Run(folder / f"{model}-{seed}")
+    if not run.path.exists():
+        command = [sys.executable, "-m", "zoo.cli", "train", model, "--seed", str(seed)]
+        command += ["--name", run.name, "--runs", str(folder), "--json"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    if run.document()["spec"]["version"] != models().get(model).version:
+        raise SystemExit(f"{run.path} is of another version of {model}; remove it")
+    return run.document()["result"]
 
 
-def measure(model: str, seeds: int) -> dict:
+def measure(model: str, seeds: int, kept: Path | None) -> dict:
     """One row of the results."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [train(model, seed, folder) for seed in range(seeds)]
+        runs = [train(model, seed, kept or Path(folder)) for seed in range(seeds)]
     spec = models().get(model)
     names = list(runs[0]["metrics"])
     summary = {
@@ -67,12 +73,13 @@ def measure(model: str, seeds: int) -> dict:
 @click.command()
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(2))
+@click.option("--runs", "kept", type=click.Path(path_type=Path), help="Keep the runs here.")
 @click.option("--out", default=OUT, type=click.Path(path_type=Path))
-def main(names: tuple[str, ...], seeds: int, out: Path) -> None:
+def main(names: tuple[str, ...], seeds: int, kept: Path | None, out: Path) -> None:
     """Train models with several seeds and write what they reached."""
     rows = {row["model"]: row for row in json.loads(out.read_text())} if out.exists() else {}
     for name in names or sorted(s.name for s in models().specs.values() if s.target):
-        row = rows[name] = measure(name, seeds)
+        row = rows[name] = measure(name, seeds, kept)
         metric = row["target"]["metric"]
         found = row["metrics"][metric]
         click.echo(
