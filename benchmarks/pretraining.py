@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 
+from paired import t_interval
 from zoo.environment import measured
 from zoo.run import Run, write_atomic
 
@@ -69,14 +70,9 @@ def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[
 
 def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float | None]:
     """Pre-trained less another side, paired by seed: mean and 95 % t interval."""
-    from scipy import stats
-
-    found = [row["pretrained"][metric] - row[other][metric] for row in rows]
-    mean = statistics.mean(found)
-    if len(found) < 2:
-        return {"mean": mean, "ci_low": None, "ci_high": None}
-    half = stats.t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
-    return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}
+    mean, *ends = t_interval([row["pretrained"][metric] - row[other][metric] for row in rows])
+    low, high = (None if math.isnan(end) else end for end in ends)
+    return {"mean": mean, "ci_low": low, "ci_high": high}
 
 
 @click.command()

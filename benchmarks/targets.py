@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from paired import t_interval
 from zoo.environment import measured
 from zoo.metrics import METRICS
 from zoo.registry import models
@@ -39,6 +40,12 @@ def train(model: str, seed: int, folder: Path) -> dict:
     return run.document()["result"]
 
 
+def over_baseline(runs: list[dict], name: str) -> dict[str, float]:
+    """The model's metric less the baseline's, paired by seed: mean and 95 % t interval."""
+    found = [run["metrics"][name] - run["baseline"]["metrics"][name] for run in runs]
+    return dict(zip(("mean", "ci_low", "ci_high"), t_interval(found), strict=True))
+
+
 def measure(model: str, seeds: int, kept: Path | None) -> dict:
     """One row of the results."""
     with tempfile.TemporaryDirectory() as folder:
@@ -51,6 +58,7 @@ def measure(model: str, seeds: int, kept: Path | None) -> dict:
             "mean": statistics.mean(run["metrics"][name] for run in runs),
             "sd": statistics.stdev(run["metrics"][name] for run in runs),
             "baseline": runs[0]["baseline"]["metrics"][name],
+            "over_baseline": over_baseline(runs, name),
         }
         for name in names
     }

@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
+from paired import t_interval
 from zoo.environment import measured
 from zoo.run import write_atomic
 
@@ -132,11 +132,8 @@ class Sides:
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
     """Geometric mean of ratios and its 95 % t interval: (mean, low, high)."""
-    from scipy import stats
-
-    logs = np.log(ratios)
-    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return tuple(float(np.exp(logs.mean() + k * half)) for k in (0, -1, 1))  # type: ignore
+    mean, low, high = map(math.exp, t_interval([math.log(ratio) for ratio in ratios]))
+    return mean, low, high
 
 
 def one_process(name: str, pairs: int, seconds: float, augment: bool, execution: str

@@ -24,7 +24,7 @@ def seed(**more):
     made = {"metric": "accuracy", "value": 0.9, "drop": 0.0, "worst_group": 0.8,
             "worst_group_drop": 0.0, "bytes": 4_000_000, "bytes_gzip": 3_600_000, "p90_ms": None,
             "sparsity": 0.0, "sparsities": [0.0, 0.0], "smallest_kernel": 1000,
-            "pruned_gzip": 1000, "seconds": 1.0}  # fmt: skip
+            "pruned_bytes": 1100, "pruned_gzip": 1000, "seconds": 1.0}  # fmt: skip
     return {**made, **more}
 
 
@@ -64,7 +64,9 @@ def test_claims_hold_or_do_not(script):
         good["each layer's sparsity is exact under prune:0.5 (off by at most one weight)"]
         == "holds"
     )
-    assert good["prune:0.5 zips the pruned tensors 1.6 times smaller"] == "holds"
+    smaller = "prune:0.5 zips the pruned tensors 1.6 times smaller than "
+    assert good[smaller + "the dense ones zipped"] == "holds"
+    assert good[smaller + "their plain bytes"] == "holds"
     assert good["qat+int8 is as good as int8 where that costs over 0.5 points"] == "no case of it"
     assert good["int8 is at most 0.28 of a float file above 1 MB"] == "holds"
     bad = verdicts(
@@ -73,7 +75,21 @@ def test_claims_hold_or_do_not(script):
         int8=seed(drop=0.01, bytes=1_200_000), qat=seed(drop=0.0), qatADDint8=seed(drop=0.02),
     )  # fmt: skip
     said = {text for text, verdict in bad.items() if verdict == "does not hold"}
-    assert len(said) == 7
+    assert len(said) == 8
     assert "int8 is at most 0.28 of a float file above 1 MB" in said
     assert "trained (qat) and exported (qat+int8) accuracy agree within 0.5 points" in said
     assert all("prune:0.8" not in text for text in said)
+
+
+def test_the_interval_of_a_paired_mean_is_students():
+    from scipy import stats
+
+    spec = importlib.util.spec_from_file_location("paired", PATH.parent / "paired.py")
+    paired = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(paired)
+    values = [1.0, 2.0, 4.0]
+    mean, low, high = paired.t_interval(values)
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((7 / 3, *expected))
+    assert low == pytest.approx(7 / 3 - 4.302653 * (7 / 3) ** 0.5 / 3**0.5, abs=1e-5)
+    assert paired.t_interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
