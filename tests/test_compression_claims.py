@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PATH = Path(__file__).parent.parent / "benchmarks" / "compression.py"
@@ -93,3 +95,21 @@ def test_the_interval_of_a_paired_mean_is_students():
     assert (mean, low, high) == pytest.approx((7 / 3, *expected))
     assert low == pytest.approx(7 / 3 - 4.302653 * (7 / 3) ** 0.5 / 3**0.5, abs=1e-5)
     assert paired.t_interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng: rng.normal(size=100_000),
+        lambda rng: rng.uniform(-1, 1, 100_000),
+        lambda rng: rng.standard_t(3, 100_000),
+    ],
+    ids=["normal", "uniform", "heavy tails"],
+)
+def test_gzip_gets_no_more_out_of_independent_weights(draw):
+    rng = np.random.default_rng(0)
+    dense = draw(rng).astype(np.float32)
+    pruned = dense * (np.abs(dense) > np.quantile(np.abs(dense), 0.8))
+    zipped = [len(gzip.compress(w.tobytes(), 9)) for w in (dense, pruned)]
+    assert 3.33 < zipped[0] / zipped[1] < 3.44
+    assert dense.nbytes / zipped[1] > 3.5
