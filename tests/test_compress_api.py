@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import gzip
 import importlib
 
 import numpy as np
@@ -28,6 +29,10 @@ def fit(model, x, y, callbacks=(), epochs=1, per_call=1):
     model.fit(x, y, epochs=epochs, batch_size=16, verbose=0, callbacks=list(callbacks))
 
 
+def zipped(variable) -> int:
+    return len(gzip.compress(np.asarray(variable).tobytes(), 9))
+
+
 def zeros(variable) -> float:
     return float(np.mean(np.asarray(variable) == 0))
 
@@ -49,6 +54,27 @@ def every_kind():
     x = la.GlobalAveragePooling2D()(x)
     inner = keras.Sequential([keras.Input((16,)), la.Dense(64, name="inside")], name="inner")
     return keras.Model(tokens, la.Dense(1, name="last")(inner(x)))
+
+
+@pytest.mark.parametrize(("sparsity", "times"), [(0.5, 1.7), (0.8, 3.7)])
+def test_pruned_weights_are_plain_zeros_and_zip_well(sparsity, times):
+    """A negative weight times 0 would be -0.0: other bytes than 0.0, and 3.4 times in place of 3.9."""
+    from zoo.backend import keras
+    from zoo.compress import cluster, prune
+
+    model = net(keras.layers.Dense(200), keras.layers.Dense(1), shape=(200,))
+    kernel, x = model.layers[0].kernel, rows(64, 200)
+    kernel.assign(rows(200, 200))
+    before = zipped(kernel)
+    with prune(model, sparsity, steps=8) as pruning:
+        fit(model, x, x[:, :1], [pruning.callback()], epochs=2)
+    assert zeros(kernel) == sparsity
+    assert not np.signbit(np.asarray(kernel)[np.asarray(kernel) == 0]).any()
+    assert before / zipped(kernel) > times
+    with cluster(model, 8):
+        fit(model, x, x[:, :1])
+    assert zeros(kernel) >= sparsity
+    assert not np.signbit(np.asarray(kernel)[np.asarray(kernel) == 0]).any()
 
 
 @pytest.mark.parametrize("module", ["pruning", "clustering", "quantizing", "distilling"], ids=str)

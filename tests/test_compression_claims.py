@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 PATH = Path(__file__).parent.parent / "benchmarks" / "compression.py"
@@ -26,7 +24,7 @@ def seed(**more):
     made = {"metric": "accuracy", "value": 0.9, "drop": 0.0, "worst_group": 0.8,
             "worst_group_drop": 0.0, "bytes": 4_000_000, "bytes_gzip": 3_600_000, "p90_ms": None,
             "sparsity": 0.0, "sparsities": [0.0, 0.0], "smallest_kernel": 1000,
-            "pruned_bytes": 1100, "pruned_gzip": 1000, "seconds": 1.0}  # fmt: skip
+            "pruned_gzip": 1000, "seconds": 1.0}  # fmt: skip
     return {**made, **more}
 
 
@@ -66,9 +64,7 @@ def test_claims_hold_or_do_not(script):
         good["each layer's sparsity is exact under prune:0.5 (off by at most one weight)"]
         == "holds"
     )
-    smaller = "prune:0.5 zips the pruned tensors 1.6 times smaller than "
-    assert good[smaller + "the dense ones zipped"] == "holds"
-    assert good[smaller + "their plain bytes"] == "holds"
+    assert good["prune:0.5 zips the pruned tensors 1.6 times smaller"] == "holds"
     assert good["qat+int8 is as good as int8 where that costs over 0.5 points"] == "no case of it"
     assert good["int8 is at most 0.28 of a float file above 1 MB"] == "holds"
     bad = verdicts(
@@ -77,7 +73,7 @@ def test_claims_hold_or_do_not(script):
         int8=seed(drop=0.01, bytes=1_200_000), qat=seed(drop=0.0), qatADDint8=seed(drop=0.02),
     )  # fmt: skip
     said = {text for text, verdict in bad.items() if verdict == "does not hold"}
-    assert len(said) == 8
+    assert len(said) == 7
     assert "int8 is at most 0.28 of a float file above 1 MB" in said
     assert "trained (qat) and exported (qat+int8) accuracy agree within 0.5 points" in said
     assert all("prune:0.8" not in text for text in said)
@@ -95,21 +91,3 @@ def test_the_interval_of_a_paired_mean_is_students():
     assert (mean, low, high) == pytest.approx((7 / 3, *expected))
     assert low == pytest.approx(7 / 3 - 4.302653 * (7 / 3) ** 0.5 / 3**0.5, abs=1e-5)
     assert paired.t_interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda rng: rng.normal(size=100_000),
-        lambda rng: rng.uniform(-1, 1, 100_000),
-        lambda rng: rng.standard_t(3, 100_000),
-    ],
-    ids=["normal", "uniform", "heavy tails"],
-)
-def test_gzip_gets_no_more_out_of_independent_weights(draw):
-    rng = np.random.default_rng(0)
-    dense = draw(rng).astype(np.float32)
-    pruned = dense * (np.abs(dense) > np.quantile(np.abs(dense), 0.8))
-    zipped = [len(gzip.compress(w.tobytes(), 9)) for w in (dense, pruned)]
-    assert 3.33 < zipped[0] / zipped[1] < 3.44
-    assert dense.nbytes / zipped[1] > 3.5

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoo.compress.mot import mot
-from zoo.compress.pruning import Masks
+from zoo.compress.pruning import Masks, kept
 from zoo.kernels import Kernel, kernels
 from zoo.overrides import Attached, override, reading, restore
 
@@ -171,11 +171,11 @@ def _attach(kernel: Kernel, attribute: str, centroids: np.ndarray) -> Any:
     """The centroids as a trainable variable of the layer; one that is 0 stays 0."""
     from zoo.backend import keras, tf
 
-    free = tf.constant((centroids != 0).astype("float32"))
+    free = tf.constant(centroids != 0)
 
     class KeepZero(keras.constraints.Constraint):
         def __call__(self, values: Any) -> Any:
-            return tf.multiply(values, free)
+            return kept(values, free)
 
     variable = keras.Variable(centroids, trainable=True, name=attribute)
     variable.constraint = KeepZero()
