@@ -923,7 +923,7 @@ def test_off_a_terminal_there_are_plain_lines(zoo, tmp_path):
 
 
 def test_changes_of_every_metric_in_groups_are_counted():
-    from zoo.cli import _changes
+    from zoo.cli.judging import _changes
 
     def row(attribute, group, metric, delta, p, variant="int8"):
         return {"variant": variant, "attribute": attribute, "group": group, "metric": metric,

@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "backend": {"environment", "quiet"},
     "registry": {"errors", "spec"},
     "run": _FACTS - {"backend"},
-    "models": {"errors", "spec", "backend"},
+    "models": {"errors", "spec", "backend", "tasks"},
     "gates": {"errors", "run"},
     "data": _STORE,
     "export": _FACTS | {"run", "quantizable"},

@@ -70,7 +70,7 @@ def test_quick_finds_a_rate_that_trains(zoo, tmp_path):
     assert [r["batch_size"] for r in document["batch_size"]["sizes"]] == [16, 32, 64]
     assert all(r["samples_per_second"] > 0 for r in document["batch_size"]["sizes"])
     assert not (tmp_path / "runs").exists()
-    from zoo.cli import _quick_text
+    from zoo.cli.training import _quick_text
 
     text = _quick_text(document)
     assert "recommended" in text

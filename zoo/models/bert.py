@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.spec import ModelSpec
-from zoo.tasks import HIDDEN
 
 if TYPE_CHECKING:
     import keras
@@ -108,6 +107,7 @@ def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
 def _hidden_only() -> type:
     """A functional model of class ``keras.Model`` but for its training step."""
     from zoo.backend import keras, tf
+    from zoo.tasks import HIDDEN
 
     class HiddenOnly(keras.Model):
         """Learns from the tokens that count alone, and computes no other logits: about 15 % of them.
