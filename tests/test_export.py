@@ -147,3 +147,53 @@ def test_a_conversion_that_fails_says_so(monkeypatch):
     monkeypatch.setattr(quantizable, "LONGEST_UNROLLED", 0)
     with pytest.raises(ZooError, match="recurrent could not be converted"):
         to_litert(model, batch=None)
+
+
+def test_a_file_names_its_inputs_outputs_and_layers_alone():
+    from ai_edge_litert.interpreter import Interpreter
+
+    from zoo.export import to_litert
+    from zoo.registry import models
+
+    spec = models().get("cnn")
+    model = spec.build(**{**spec.config, **spec.tiny})
+    interpreter = Interpreter(model_content=to_litert(model))
+    signature = interpreter.get_signature_runner("serving_default")
+    assert list(signature.get_input_details()) == ["image"]
+    names = {detail["name"] for detail in interpreter.get_tensor_details()}
+    assert "logits_1/MatMul" in names  # the layer, without what it was fused with
+    assert not [name for name in names if ";" in name]
+    assert not [d for d in interpreter.get_input_details() if not d["name"]]
+
+
+def answers(content: bytes, x: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(model_content=content).get_signature_runner("serving_default")
+    (name,) = run.get_input_details()
+    return np.concatenate([next(iter(run(**{name: row[None]}).values())) for row in x])
+
+
+@pytest.mark.parametrize("format", ["int8", "dynamic"])
+def test_a_tied_embedding_is_stored_once_and_loses_nothing(monkeypatch, format):
+    from zoo import export
+    from zoo.backend import seed_everything
+    from zoo.registry import models
+
+    spec = models().get("gpt_tiny")
+    seed_everything(0)
+    model = spec.build(**{**spec.config, **spec.tiny, "vocabulary": 500})
+    rng = np.random.default_rng(0)
+    table = model.get_layer("backbone").token_embedding.embeddings
+    table.assign(0.05 * rng.standard_t(4, size=table.shape))  # rows of many sizes
+    x = rng.integers(1, 400, (16, *model.input_shape[1:])).astype(np.int32)  # of the table a part
+    truth = np.asarray(model(x))
+    once = export.to_litert(model, format, x)
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_share_tables", lambda *parts: None)
+        twice = export.to_litert(model, format, x)
+    rows, columns = table.shape
+    assert len(twice) - len(once) > 0.9 * rows * columns
+    off = [np.sqrt(np.mean((answers(made, x) - truth) ** 2)) for made in (once, twice)]
+    assert off[0] < 1.1 * off[1]
+    assert off[0] < 0.2 * truth.std()
