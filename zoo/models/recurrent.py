@@ -7,7 +7,7 @@ al., EMNLP 2014; both directions with the largest value over time: Conneau et al
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.spec import ModelSpec, Target
 
@@ -52,7 +52,15 @@ _NO_RANGE = "LiteRT's calibration to 16 bits fails on integer inputs"
 
 
 def _spec(
-    name: str, cell: str, params: int, source: str, target: Target | None, both: bool = False
+    name: str,
+    cell: str,
+    params: int,
+    source: str,
+    target: Target | None = None,
+    both: bool = False,
+    embedding: int = 64,
+    dropout: float = 0.5,
+    **train: Any,
 ) -> ModelSpec:
     return ModelSpec(
         name=name,
@@ -62,13 +70,13 @@ def _spec(
         tasks=("multiclass", "regression"),
         kinds=("text",),
         build=partial(build, cell, both),
-        config={"shape": (40,), "outputs": 1, "vocabulary": 10_002, "embedding": 64, "width": 64,
-                "dropout": 0.5},
+        config={"shape": (40,), "outputs": 1, "vocabulary": 10_002, "embedding": embedding,
+                "width": 64, "dropout": dropout},
         tiny={"shape": (7,), "vocabulary": 20, "embedding": 6, "width": 5},
         data="sentiment",
         target=target,
         published="" if target else "no figure on this data",
-        train={"epochs": 3, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2},
+        train={"epochs": 3, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2, **train},
         skips={"int16x8": _NO_RANGE},
         source=source,
         license="Apache-2.0",
@@ -78,10 +86,11 @@ def _spec(
 
 
 SPECS = [
-    _spec("rnn", "SimpleRNN", 648449, "Elman, Cognitive Science 14, 1990", None),
+    _spec("rnn", "SimpleRNN", 648449, "Elman, Cognitive Science 14, 1990"),
     _spec("lstm", "LSTM", 673217, "Hochreiter & Schmidhuber, Neural Computation 9(8), 1997",
           Target("accuracy", 0.745)),
-    _spec("gru", "GRU", 665153, "Cho et al., EMNLP 2014", None),
+    _spec("gru", "GRU", 1317569, "Cho et al., EMNLP 2014", Target("accuracy", 0.753),
+          embedding=128, dropout=0.6, label_smoothing=0.1),
     _spec("bilstm", "LSTM", 706305, "Schuster & Paliwal, IEEE TSP 45, 1997; Conneau et al., EMNLP "
-          "2017", None, both=True),
+          "2017", both=True),
 ]  # fmt: skip
