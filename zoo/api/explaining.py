@@ -44,7 +44,10 @@ def explain(
     another split than the test rows in ``explain-SPLIT.npz`` or ``explain-METHOD-SPLIT.npz``.
     """
     from zoo.train.session import reopen
+    from zoo_explain.attribution import find_method
 
+    if method is not None:
+        find_method(method)  # a typo shall not wait for the model
     run = find_run(text, root)
     chosen = run.select(variant)
     session = reopen(run)

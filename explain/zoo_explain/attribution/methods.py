@@ -99,6 +99,13 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
+def find_method(name: str) -> Method:
+    """A method by its name. Raises :class:`ZooError` for an unknown one."""
+    if name not in METHODS:
+        raise unknown("explanation method", name, METHODS)
+    return METHODS[name]
+
+
 def route(model: Any, players: int, method: str | None = None) -> tuple[str, str]:
     """The method for a model and a sentence that says why.
 
@@ -113,9 +120,8 @@ def route(model: Any, players: int, method: str | None = None) -> tuple[str, str
     if method is None:
         picked = next(row for row in METHODS.values() if row.obstacle(model, players) is None)
         return picked.name, picked.because(model, players)
-    if method not in METHODS:
-        raise unknown("explanation method", method, METHODS)
-    obstacle = METHODS[method].obstacle(model, players)
+    chosen = find_method(method)
+    obstacle = chosen.obstacle(model, players)
     if obstacle:
         fits = [row.name for row in METHODS.values() if row.obstacle(model, players) is None]
         raise ZooError(
@@ -125,4 +131,4 @@ def route(model: Any, players: int, method: str | None = None) -> tuple[str, str
             hint=f"Leave --method out to get {fits[0]!r}.",
             kind="method_does_not_apply",
         )
-    return method, f"asked for: {METHODS[method].title}"
+    return method, f"asked for: {chosen.title}"
