@@ -176,7 +176,7 @@ def answers(content: bytes, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("format", ["int8", "dynamic"])
 def test_a_tied_embedding_is_stored_once_and_loses_nothing(monkeypatch, format):
-    from zoo import export
+    from zoo import export, slim
     from zoo.backend import seed_everything
     from zoo.registry import models
 
@@ -190,7 +190,7 @@ def test_a_tied_embedding_is_stored_once_and_loses_nothing(monkeypatch, format):
     truth = np.asarray(model(x))
     once = export.to_litert(model, format, x)
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_share_tables", lambda *parts: None)
+        patch.setattr(slim, "_share_tables", lambda *parts: None)
         twice = export.to_litert(model, format, x)
     rows, columns = table.shape
     assert len(twice) - len(once) > 0.9 * rows * columns

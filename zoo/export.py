@@ -17,17 +17,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
 from zoo.quantizable import quantizable, unrolled
+from zoo.slim import slim
 
 CALIBRATION_SAMPLES = 256
-#: LiteRT's version of an operation that we put into a file, where it is not 1. A runtime that is too
-#: old for it refuses the file; EMBEDDING_LOOKUP has known a scale for each row since 4.
-VERSIONS = {"EMBEDDING_LOOKUP": 4}
 
 
 @dataclass(frozen=True)
@@ -150,140 +148,7 @@ def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
             for k in range(0, len(samples), job.rows)
         )
     with quiet():
-        return _tidy(converter.convert())
-
-
-def _tidy(content: bytes) -> bytes:
-    """The same ``.tflite``, smaller: short names, and tied embeddings stored once."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
-    for graph in model.subgraphs:
-        _shorten_names(model, graph)
-        _share_tables(model, graph)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def _shorten_names(model: Any, graph: Any) -> None:
-    """Take the names of activations away, and leave constants the first of theirs.
-
-    A fused operation is named after all that it was made of, which is a hundredth of a small int8
-    file. Inputs and outputs keep their names, and the signature its own.
-    """
-    kept = {*graph.inputs, *graph.outputs}
-    for index, tensor in enumerate(graph.tensors):
-        if index not in kept:
-            constant = _content(model, tensor) is not None
-            first = tensor.name.partition(b";")[0]  # model/layer/operation
-            tensor.name = first.partition(b"/")[2] or first if constant else None
-
-
-def _share_tables(model: Any, graph: Any) -> None:
-    """Look the rows of an embedding up in the output layer that is its transpose, where one is.
-
-    The converter stores such a table twice: in steps of one size for the lookup (GATHER), and of one
-    size a row for the product, which are finer. EMBEDDING_LOOKUP reads the latter, as floats.
-    """
-    from tensorflow.lite.python.schema_py_generated import BuiltinOperator as Kind
-
-    def readers(tensor: int, kind: int) -> list[Any]:
-        """The operators that read a tensor, if all are of this kind."""
-        found = [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]
-        kinds = {model.operatorCodes[op.opcodeIndex].builtinCode for op in found}
-        return found if kinds == {kind} else []
-
-    matrices = {
-        k: found for k, tensor in enumerate(graph.tensors) if (found := _matrix(model, tensor))
-    }
-    for own in [k for k in matrices if readers(k, Kind.FULLY_CONNECTED)]:
-        for table in [k for k in matrices if readers(k, Kind.GATHER)]:
-            if _alike(matrices[table], matrices[own]):
-                for gather in readers(table, Kind.GATHER):
-                    _look_up(model, graph, gather, own)
-                model.buffers[graph.tensors[table].buffer].data = None
-
-
-def _matrix(model: Any, tensor: Any) -> Matrix | None:
-    """A constant int8 matrix with one scale, or one a row; None for anything else."""
-    content, steps = _content(model, tensor), tensor.quantization
-    if content is None or steps is None or steps.scale is None or len(tensor.shape) != 2:
-        return None
-    rows, columns = tensor.shape
-    if content.size != rows * columns or len(steps.scale) not in (1, rows):
-        return None
-    scale, zero = (np.reshape(v, (-1, 1)).astype(float) for v in (steps.scale, steps.zeroPoint))
-    values = (content.view(np.int8).reshape(rows, columns) - zero) * scale
-    return Matrix(values, scale, (-128 - zero) * scale, (127 - zero) * scale)
-
-
-class Matrix(NamedTuple):
-    """What int8 numbers stand for: float64 (rows, columns); the rest is (rows or 1, 1)."""
-
-    values: np.ndarray
-    step: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def _alike(coarse: Matrix, fine: Matrix) -> bool:
-    """Whether both are roundings of one matrix; the first may be cut at calibration's range."""
-    if coarse.values.shape != fine.values.shape or len(coarse.step) > 1:
-        return False
-    apart = np.abs(coarse.values - np.clip(fine.values, coarse.low, coarse.high))
-    return bool((apart <= 0.51 * (coarse.step + fine.step)).all())
-
-
-def _look_up(model: Any, graph: Any, gather: Any, table: int) -> None:
-    """Put RESHAPE, EMBEDDING_LOOKUP, RESHAPE and QUANTIZE in the place of a GATHER of rows."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    def tensor(shape: list[int], type: int, data: np.ndarray | None = None) -> int:
-        made = schema.TensorT()
-        made.shape, made.type, made.buffer = [abs(n) for n in shape], type, len(model.buffers)
-        made.shapeSignature = shape if min(shape) < 0 else None
-        buffer = schema.BufferT()
-        buffer.data = None if data is None else data.view(np.uint8)
-        model.buffers.append(buffer)
-        graph.tensors.append(made)
-        return len(graph.tensors) - 1
-
-    def operator(name: str, inputs: list[int], output: int) -> Any:
-        kind = getattr(schema.BuiltinOperator, name)
-        codes = [code.builtinCode for code in model.operatorCodes]
-        if kind not in codes:
-            code = schema.OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = kind
-            code.version = VERSIONS.get(name, 1)
-            model.operatorCodes.append(code)
-            codes.append(kind)
-        made = schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = codes.index(kind), inputs, [output]
-        return made
-
-    def constant(*values: int) -> int:
-        return tensor([len(values)], schema.TensorType.INT32, np.array(values, np.int32))
-
-    ids, rows = int(gather.inputs[1]), int(gather.outputs[0])
-    batch, length = graph.tensors[ids].shape
-    if (signature := graph.tensors[ids].shapeSignature) is not None and len(signature):
-        batch = int(signature[0])
-    width, number = int(graph.tensors[table].shape[1]), int(batch * length)
-    flat = tensor([max(number, -1)], schema.TensorType.INT32)
-    found = tensor([max(number, -1), width], schema.TensorType.FLOAT32)
-    shaped = tensor([int(batch), int(length), width], schema.TensorType.FLOAT32)
-    place = graph.operators.index(gather)
-    graph.operators[place : place + 1] = [
-        operator("RESHAPE", [ids, constant(-1)], flat),
-        operator("EMBEDDING_LOOKUP", [flat, table], found),
-        operator("RESHAPE", [found, constant(-1, int(length), width)], shaped),
-        operator("QUANTIZE", [shaped], rows),
-    ]
-
-
-def _content(model: Any, tensor: Any) -> np.ndarray | None:
-    """The bytes of a constant; None of an activation."""
-    data = model.buffers[tensor.buffer].data
-    return None if data is None or not len(data) else np.asarray(data, dtype=np.uint8)
+        return slim(converter.convert())
 
 
 def _convert_apart(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
