@@ -82,20 +82,19 @@ class _Matrix(NamedTuple):
 
 def _matrix(model: Any, tensor: Any) -> _Matrix | None:
     content, steps = _content(model, tensor), tensor.quantization
-    if content is None or steps is None or steps.scale is None or len(tensor.shape) != 2:
+    if content is None or steps is None or steps.scale is None or len(_shape(tensor)) != 2:
         return None
-    rows, columns = tensor.shape
+    rows, columns = _shape(tensor)
     if content.size != rows * columns or len(steps.scale) not in (1, rows):
         return None
-    scale, zero = (
-        np.reshape(v, (-1, 1)).astype(np.float32) for v in (steps.scale, steps.zeroPoint)
-    )
+    zero = [0] if steps.zeroPoint is None else steps.zeroPoint
+    scale, zero = (np.reshape(v, (-1, 1)).astype(np.float32) for v in (steps.scale, zero))
     return _Matrix(content.view(np.int8).reshape(rows, columns), scale, zero)
 
 
 def _alike(model: Any, one: Any, two: Any) -> bool:
     """Whether both are roundings of one matrix; the first may be cut at calibration's range."""
-    if tuple(one.shape) != tuple(two.shape):
+    if _shape(one) != _shape(two):
         return False
     coarse, fine = _matrix(model, one), _matrix(model, two)
     if coarse is None or fine is None or len(coarse.scale) > 1:
@@ -114,7 +113,7 @@ def _takes_rows(graph: Any, gather: Any, table: int) -> bool:
         gather.inputs[0] == table
         and (options is None or (options.axis == 0 and options.batchDims == 0))
         and ids.type == TensorType.INT32
-        and len(ids.shape) == 2
+        and len(_shape(ids)) == 2
     )
 
 
@@ -150,11 +149,11 @@ def _look_up(model: Any, graph: Any, gather: Any, table: int) -> None:
         return tensor([len(values)], schema.TensorType.INT32, np.array(values, np.int32))
 
     ids, rows = int(gather.inputs[1]), int(gather.outputs[0])
-    batch, length = map(int, graph.tensors[ids].shape)
+    batch, length = _shape(graph.tensors[ids])
     signature = graph.tensors[ids].shapeSignature
     if signature is not None and len(signature):
         batch = int(signature[0])
-    width = int(graph.tensors[table].shape[1])
+    width = _shape(graph.tensors[table])[1]
     flat = tensor([max(batch * length, -1)], schema.TensorType.INT32)
     found = tensor([max(batch * length, -1), width], schema.TensorType.FLOAT32)
     shaped = tensor([batch, length, width], schema.TensorType.FLOAT32)
@@ -165,6 +164,10 @@ def _look_up(model: Any, graph: Any, gather: Any, table: int) -> None:
         operator("RESHAPE", [found, constant(-1, length, width)], shaped),
         operator("QUANTIZE", [shaped], rows),
     ]
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(map(int, tensor.shape))  # None: a scalar
 
 
 def _content(model: Any, tensor: Any) -> np.ndarray | None:
