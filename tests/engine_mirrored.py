@@ -19,17 +19,22 @@ def main(devices: int, cases: list[list]) -> None:
 
     replicas = open_replicas(Strategy("mirrored", devices) if devices > 1 else Strategy())
     results = []
-    for rows, normalised, *more in cases:
+    for rows, kind, *more in cases:
         settings = {"optimizer": "sgd", **(more[0] if more else {})}
         rng = np.random.default_rng(0)
         x = rng.normal(size=(rows, 6)).astype("float32")
-        samples = Samples(x, (x[:, :1] > 0.3 * x[:, 1:2]).astype("float32"))
+        y = (x[:, :1] > 0.3 * x[:, 1:2]).astype("float32")
+        if kind == "embedded":  # words, each net's gradient of which is a few rows
+            x = np.clip(5 * x + 10, 0, 19).astype("int32")
+        samples = Samples(x, y)
         seed_everything(0)
 
-        def build(normalised=normalised):
-            inputs = keras.Input((6,))
-            hidden = keras.layers.Dense(8, activation="tanh")(inputs)
-            if normalised:
+        def build(kind=kind):
+            inputs = hidden = keras.Input((6,), dtype="int32" if kind == "embedded" else "float32")
+            if kind == "embedded":
+                hidden = keras.layers.Flatten()(keras.layers.Embedding(20, 4)(hidden))
+            hidden = keras.layers.Dense(8, activation="tanh")(hidden)
+            if kind == "normalised":
                 hidden = keras.layers.BatchNormalization()(hidden)
             return keras.Model(inputs, keras.layers.Dense(1)(hidden))
 

@@ -55,9 +55,10 @@ def train(
     from zoo.train.session import Engine, prepare, start
 
     spec = models().get(model)
-    from zoo.train.distribution import Strategy, is_chief
+    from zoo.train.distribution import Strategy, is_chief, open_replicas
 
-    chief = is_chief(Strategy.parse(strategy))
+    devices = Strategy.parse(strategy)
+    chief = is_chief(devices)
     if name is not None and (root / check_name(name)).exists() and chief:
         raise ZooError(
             f"{root / name} exists already.",
@@ -66,6 +67,11 @@ def train(
             hint=f"Choose another --name, or continue it: zoo train --resume {root / name}",
             kind="run_exists",
         )
+    if not dry_run and (cpus or (devices is not None and devices.kind != "single")):
+        from zoo.backend import set_threads
+
+        set_threads(cpus)  # both before anything is computed, as preparing texts does
+        open_replicas(devices)
     session = prepare(
         spec,
         request or Request(data=spec.data),
@@ -88,9 +94,6 @@ def train(
             "options": session.options.document(),
             "data": session.data.describe(),
         }
-    from zoo.backend import set_threads
-
-    set_threads(cpus)
     replicas = session.replicas()
     with _own_root(root, replicas) as folder:
         run, built = start(session, folder, name, replicas)

@@ -83,7 +83,7 @@ def compile_step(model: Any, execution: Execution, replicas: Any = None) -> Step
         with fused_kernels():
             return dict(model.train_step(batch))
 
-    one = fused if replicas is None else replicas.step(model.train_step)
+    one = fused if replicas is None else replicas.step(model)
     one = tf.function(one, jit_compile=execution.xla or None, reduce_retracing=True)
 
     @tf.function(reduce_retracing=True, autograph=False)
