@@ -88,8 +88,8 @@ def _constraint(mask: Any, before: Any) -> Any:
 def kept(weights: Any, mask: Any) -> Any:
     """Weights where the mask is 1, and 0 where it is 0.
 
-    A product would leave a negative weight as -0.0, whose bytes are not all zero: gzip gets a
-    seventh less out of it.
+    A product would leave a negative weight as -0.0, whose bytes are not all zero: at 80 % zeros the
+    zipped weights would be a seventh larger.
     """
     from zoo.backend import tf
 
