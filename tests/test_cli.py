@@ -922,6 +922,14 @@ def test_off_a_terminal_there_are_plain_lines(zoo, tmp_path):
     assert "\x1b" not in done.stderr + done.stdout
 
 
+def test_weights_is_the_setting_of_that_name(zoo):
+    by_option = zoo("train", "resnet50", "--weights", "imagenet", "--offline", "--json")
+    by_setting = zoo("train", "resnet50", "--set", "weights=imagenet", "--offline", "--json")
+    assert by_option.code == by_setting.code == 2
+    assert by_option.error == by_setting.error
+    assert by_option.error["received"] == "weights=imagenet and --offline"
+
+
 def test_changes_of_every_metric_in_groups_are_counted():
     from zoo.cli.judging import _changes
 

@@ -174,6 +174,8 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
                   help="Start from that run's weights, where layers agree in name and shapes.")  # fmt: skip
     @click.option("--preset", metavar="NAME",
                   help="Start from a published backbone: keras_nlp's name of it, or its folder.")  # fmt: skip
+    @click.option("--weights", metavar="NAME",
+                  help="Start from published weights: imagenet, or a file of Keras' (pictures).")  # fmt: skip
     @click.option("--name", help="The run's name; made up otherwise.")
     @click.option("--deterministic", is_flag=True, help="Bit-identical results, slower.")
     @click.option(
@@ -206,7 +208,7 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
         settings = _settings(kwargs.pop("pairs"))
-        for name in ("epochs", "batch_size", "preset"):
+        for name in ("epochs", "batch_size", "preset", "weights"):
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value
