@@ -18,9 +18,9 @@ from zoo.errors import ZooError
 HERE = Path(__file__).parent
 #: Rows, and what the net has besides dense layers; a batch has 16 rows.
 CASES: list[tuple] = [(n, kind) for n in (64, 65, 67, 70) for kind in ("plain", "normalised")]
-# Not with Adam: of a word that a batch holds twice, Keras on one device squares each gradient by itself.
-CASES += [(67, "embedded")]
-
+# A batch holds a word several times: their gradients are summed before Adam squares, or a clip measures.
+CASES += [(67, "embedded", options)
+          for options in ({}, {"optimizer": "adamw"}, {"optimizer": "adamw", "clip_norm": 0.05})]  # fmt: skip
 
 #: Options whose arithmetic crosses rows or gradients, with a last batch that does not divide evenly.
 OPTIONS = [{"clip_norm": 0.05}, {"clip_value": 0.01}, {"l2": 0.1, "label_smoothing": 0.1}]

@@ -23,6 +23,7 @@ import numpy as np
 
 from zoo.errors import FAILURE, ZooError
 from zoo.quantizable import quantizable, unrolled
+from zoo.ranges import remeasure
 from zoo.slim import slim
 
 CALIBRATION_SAMPLES = 256
@@ -30,12 +31,16 @@ CALIBRATION_SAMPLES = 256
 
 @dataclass(frozen=True)
 class Format:
-    """One LiteRT number format: what the converter is told, and whether it needs samples."""
+    """One LiteRT number format: what the converter is told, and whether it needs samples.
+
+    Where it is ``remeasured``, the ranges that the converter finds with them are put right.
+    """
 
     name: str
     configure: Callable[[Any, Any], None]
     calibrated: bool
     source: str
+    remeasured: bool = False
 
 
 def _float32(converter: Any, tf: Any) -> None:
@@ -72,7 +77,8 @@ FORMATS: dict[str, Format] = {
         Format("float16", _float16, False, f"{_PTQ}: half-precision weights"),
         Format("dynamic", _dynamic, False, f"{_PTQ}: int8 weights, float activations"),
         Format("int8", _int8, True, f"{_PTQ}; Jacob et al., CVPR 2018: int8 weights (per channel) "
-                                    "and activations; inputs and outputs stay float32"),
+                                    "and activations; inputs and outputs stay float32",
+               remeasured=True),
         Format("int16x8", _int16x8, True, f"{_PTQ}: int16 activations, int8 weights"),
     )
 }  # fmt: skip
@@ -132,13 +138,16 @@ class Job:
 
 def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
     """The ``.tflite`` of a SavedModel; ``samples`` (n, ...) where its format is calibrated."""
+    from tensorflow.lite.python.convert import mlir_quantize
+
     from zoo.backend import tf
     from zoo.quiet import quiet
 
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder), signature_keys=["serving_default"]
     )
-    FORMATS[job.format].configure(converter, tf)
+    row = FORMATS[job.format]
+    row.configure(converter, tf)
     if samples is not None:
         converter.representative_dataset = lambda: (
             (
@@ -147,8 +156,13 @@ def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
             )
             for k in range(0, len(samples), job.rows)
         )
+        # To 16 bits it calibrates and rounds in one go; a coarser step is a small share of them.
+        converter._experimental_calibrate_only = row.remeasured
     with quiet():
-        return slim(converter.convert())
+        content = converter.convert()
+        if row.remeasured and samples is not None:
+            content = mlir_quantize(remeasure(content, samples, job.rows))
+        return slim(content)
 
 
 def _convert_apart(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:

@@ -44,8 +44,9 @@ def _caffe(x: Any) -> Any:
     """0 to 1, RGB -> 0 to 255, BGR, without ImageNet's means."""
     from zoo.backend import keras
 
-    x = keras.ops.flip(x, axis=-1)
-    return keras.layers.Rescaling(255.0, [-103.939, -116.779, -123.68], name="caffe")(x)
+    # In this order: of a tensor that is reversed, then scaled, LiteRT's int8 makes something else.
+    x = keras.layers.Rescaling(255.0, [-123.68, -116.779, -103.939], name="caffe")(x)
+    return keras.ops.flip(x, axis=-1)
 
 
 def _torch(x: Any) -> Any:
@@ -204,7 +205,7 @@ def _spec(name: str, params: int, accuracy: str, source: str) -> ModelSpec:
         build=partial(build, name),
         config={"shape": (224, 224, 3), "outputs": 1000, "dropout": 0.2, "width": 1.0,
                 "weights": ""},
-        tiny={**tiny, "width": 0.07},
+        tiny={**tiny, "width": 0.125},
         data="mnist_5k",
         published=f"{accuracy} % top-1 accuracy on ImageNet (keras.applications)",
         train={"epochs": 5, "batch_size": 32, "learning_rate": 1e-3, "augment": ("affine",)},

@@ -134,8 +134,6 @@ class Replicas:
         """``model.train_step(batch)`` as a function of a whole batch that all replicas share."""
         from zoo.backend import tf
 
-        _exchange_densely(model.optimizer)
-
         def share(batch: Any) -> dict[str, Any]:
             place = tf.distribute.get_replica_context().replica_id_in_sync_group
 
@@ -152,24 +150,6 @@ class Replicas:
             return {name: self.strategy.reduce(mean, v, axis=None) for name, v in logs.items()}
 
         return step
-
-
-def _exchange_densely(optimizer: Any) -> None:
-    """Let replicas exchange whole gradients of embeddings in place of the rows that a batch met.
-
-    Rows are gathered by collectives that mix up steps of different sizes: a smaller last batch ends
-    the training ("Shape mismatch in the collective instance"). The sum of a word's gradients is also
-    what Adam's second moment is made of in its paper; on one device Keras squares each by itself.
-    """
-    from zoo.backend import tf
-
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a scaled loss
-    exchange = optimizer._all_reduce_sum_gradients
-
-    def densely(pairs: Any) -> Any:
-        return exchange([(g if g is None else tf.convert_to_tensor(g), v) for g, v in pairs])
-
-    optimizer._all_reduce_sum_gradients = densely
 
 
 def cluster() -> tuple[int, int]:
