@@ -197,3 +197,46 @@ def test_a_tied_embedding_is_stored_once_and_loses_nothing(monkeypatch, format):
     off = [np.sqrt(np.mean((answers(made, x) - truth) ** 2)) for made in (once, twice)]
     assert off[0] < 1.1 * off[1]
     assert off[0] < 0.2 * truth.std()
+
+
+def scaled_concatenation(layers, x):
+    """A grey picture in three channels, times 255: MUL works in place, over what was put together."""
+    return layers.Rescaling(255.0, -127.0)(layers.Concatenate()([x, x, x]))
+
+
+def pooled_concatenation(layers, x):
+    """Means of what mostly cancels out, beside others: all of them have one scale."""
+    y = layers.Conv2D(1, 1, kernel_initializer="ones", use_bias=False)(x)
+    z = layers.Conv2D(1, 1, kernel_initializer="ones", use_bias=False)(layers.MaxPooling2D(4)(0.3 * x))
+    return layers.Concatenate()([layers.AveragePooling2D(4)(y), z])
+
+
+@pytest.mark.parametrize("body", [scaled_concatenation, pooled_concatenation])
+def test_int8_has_ranges_that_fit(body):
+    from zoo.backend import keras
+    from zoo.export import to_litert
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8, 8, 1)).astype(np.float32)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, body(keras.layers, inputs))
+    truth = np.asarray(model(x))
+    off = answers(to_litert(model, "int8", x), x) - truth
+    assert np.sqrt(np.mean(off**2)) < 0.04 * truth.std()
+
+
+def test_a_small_branch_beside_a_large_residual_has_small_steps():
+    from ai_edge_litert.interpreter import Interpreter
+
+    from zoo.backend import keras
+    from zoo.export import to_litert
+
+    x = np.random.default_rng(0).uniform(-1, 1, size=(64, 4, 4, 1)).astype(np.float32)
+    layers, inputs = keras.layers, keras.Input((4, 4, 1))
+    kernel = keras.initializers.Constant(0.001)
+    branch = layers.Conv2D(1, 1, kernel_initializer=kernel, use_bias=False)(inputs)
+    whole = layers.Add()([branch, layers.MaxPooling2D(1)(inputs)])
+    model = keras.Model(inputs, layers.Conv2D(1, 2, kernel_initializer="ones")(whole))
+    details = Interpreter(model_content=to_litert(model, "int8", x)).get_tensor_details()
+    steps = [d["quantization"][0] for d in details if tuple(d["shape"]) == (1, 4, 4, 1)]
+    assert min(s for s in steps if s) == pytest.approx(0.001 * np.ptp(x) / 255, rel=0.01)

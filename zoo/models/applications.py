@@ -193,8 +193,10 @@ def _thinned(network: Any, width: float) -> Any:
     return keras.models.clone_model(network, clone_function=thin)
 
 
-def _spec(name: str, params: int, accuracy: str, source: str) -> ModelSpec:
-    tiny = {"shape": (APPLICATIONS[name].least, APPLICATIONS[name].least, 1), "outputs": 3}
+def _spec(
+    name: str, params: int, accuracy: str, source: str, side: int = 32, width: float = 0.125
+) -> ModelSpec:
+    """``side`` and ``width`` are those of the test-sized net."""
     return ModelSpec(
         name=name,
         version="1.0",
@@ -205,7 +207,7 @@ def _spec(name: str, params: int, accuracy: str, source: str) -> ModelSpec:
         build=partial(build, name),
         config={"shape": (224, 224, 3), "outputs": 1000, "dropout": 0.2, "width": 1.0,
                 "weights": ""},
-        tiny={**tiny, "width": 0.125},
+        tiny={"shape": (side, side, 1), "outputs": 3, "width": width},
         data="mnist_5k",
         published=f"{accuracy} % top-1 accuracy on ImageNet (keras.applications)",
         train={"epochs": 5, "batch_size": 32, "learning_rate": 1e-3, "augment": ("affine",)},
@@ -218,8 +220,8 @@ def _spec(name: str, params: int, accuracy: str, source: str) -> ModelSpec:
 
 SPECS = [
     _spec("resnet50", 25_636_712, "74.9", "He, Zhang, Ren & Sun, CVPR 2016"),
-    _spec("mobilenet_v2", 3_538_984, "71.3", "Sandler et al., CVPR 2018"),
-    _spec("efficientnet_b0", 5_330_571, "77.1", "Tan & Le, ICML 2019"),
-    _spec("inception_v3", 23_851_784, "77.9", "Szegedy et al., CVPR 2016"),
+    _spec("mobilenet_v2", 3_538_984, "71.3", "Sandler et al., CVPR 2018", side=64),
+    _spec("efficientnet_b0", 5_330_571, "77.1", "Tan & Le, ICML 2019", side=64, width=0.07),
+    _spec("inception_v3", 23_851_784, "77.9", "Szegedy et al., CVPR 2016", side=75),
     _spec("densenet121", 8_062_504, "75.0", "Huang, Liu, van der Maaten & Weinberger, CVPR 2017"),
 ]
