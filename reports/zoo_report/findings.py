@@ -55,6 +55,7 @@ class Outcome:
 
     name: str
     smaller: float | None
+    zipped: float | None  # smaller, both files zipped
     faster: tuple[float, float, float] | None
     overall: dict[str, Any] | None
     losses: list[dict[str, Any]]
@@ -169,11 +170,14 @@ class Findings:
             (row["attribute"], row["group"]) for row in grouped if known(row.get("p_adjusted"))
         }
         overall = [r for r in rows if r.get("group") == ALL and r.get("metric") == self.main]
+        smaller, zipped = (
+            self._ratio(self.document("base").get(size), self.document(name).get(size))
+            for size in ("bytes", "bytes_gzip")
+        )
         return Outcome(
             name=name,
-            smaller=self._ratio(
-                self.document("base").get("bytes"), self.document(name).get("bytes")
-            ),
+            smaller=smaller,
+            zipped=zipped,
             faster=self._faster(name),
             overall=overall[0] if overall else None,
             losses=[row for row in changed if benefit(row) < 0],
@@ -247,6 +251,9 @@ class Findings:
         if outcome.smaller is None:
             return "its size is unknown"
         if outcome.smaller <= 1:
+            number, word = times(outcome.zipped, "smaller", "larger", "")
+            if number and word == "smaller":
+                return f"it is smaller than base only when zipped, {number} times"
             return "it is not smaller than base"
         if row is None or not known(row.get("ci_low")) or not known(row.get("ci_high")):
             return f"its change in {sentence_label(self.main)} has no interval"

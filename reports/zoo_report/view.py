@@ -405,13 +405,18 @@ class View:
             command = f"Not benchmarked: `{self._command('benchmark', name)}`"
             missing = error or single.get("error") or (None if single else command)
             outcome = outcomes.get(name)
-            size = self._number(document.get("bytes"), error, lambda v: plain(v / divisor))
+            size, zipped = (
+                self._number(document.get(b), error, lambda v: plain(v / divisor))
+                for b in ("bytes", "bytes_gzip")
+            )
             p50, p90 = (
                 self._number(self.found.latency(name, p), missing, lambda v: plain(factor * v))
                 for p in ("p50", "p90")
             )
             if outcome and outcome.smaller:
                 size = Cell(size.text, _versus(outcome.smaller, *SIZE))
+            if outcome and outcome.zipped:
+                zipped = Cell(zipped.text, _versus(outcome.zipped, *SIZE))
             if outcome and outcome.faster:
                 paired, note = self.found.speed_interval(outcome), self.found.speed(outcome)
                 if paired:  # it is the median latency that was compared side by side
@@ -427,7 +432,7 @@ class View:
                 [
                     self._title(name),
                     size,
-                    self._number(document.get("bytes_gzip"), error, lambda v: plain(v / divisor)),
+                    zipped,
                     self._number(
                         document.get("sparsity"),
                         error or "Sparsity is counted where a recipe prunes",
