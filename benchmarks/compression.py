@@ -16,8 +16,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from typing import Any
 import click
 import numpy as np
 
+from commands import trained, zoo
 from zoo.compress.recipe import parse
 from zoo.environment import measured
 from zoo.registry import models
@@ -42,17 +41,6 @@ SEEDS = (0, 1, 2, 3, 4)
 COSTS = ("bytes", "bytes_gzip", "p90_ms")
 
 
-def zoo(*words: str) -> dict:
-    """The document of one command; rows with an error are part of it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo.cli", *words, "--json"], stdout=subprocess.PIPE
-    )
-    document = json.loads(done.stdout)
-    if "error" in document:
-        raise SystemExit(f"{' '.join(words)}: {document['error']['message']}")
-    return document
-
-
 def recipes_of(model: str, wanted: Sequence[str]) -> list[str]:
     """Those that the model's spec does not skip."""
     skips = models().get(model).skips
@@ -61,11 +49,8 @@ def recipes_of(model: str, wanted: Sequence[str]) -> list[str]:
 
 def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: float) -> dict:
     """recipe -> numbers of one seed, ``base`` among them."""
-    name = f"{model}-{seed}"
-    run = Run(root / name)
-    if not (run.path / "base" / "variant.json").exists():
-        zoo("train", model, "--seed", str(seed), "--name", name, "--runs", str(root))
-    swept = zoo("compress", name, *recipes, "--sweep", "--split", "test", "--seconds", str(seconds),
+    run = trained(model, seed, root)
+    swept = zoo("compress", run.name, *recipes, "--sweep", "--split", "test", "--seconds", str(seconds),
                 "--runs", str(root))  # fmt: skip
     idle = os.getloadavg()[0] < (os.cpu_count() or 1) + 0.5
     pruned = pruned_gzip(run, [r["variant"] for r in swept["results"] if not r["error"]])

@@ -17,14 +17,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
+from commands import zoo
 from paired import t_interval
 from zoo.environment import measured
 from zoo.run import Run, write_atomic
@@ -35,11 +34,7 @@ METRICS = ("accuracy", "roc_auc", "log_loss")
 
 def train(model: str, seed: int, folder: str, *words: str) -> dict[str, Any]:
     """The document of one ``zoo train``."""
-    command = [sys.executable, "-m", "zoo.cli", "train", model, "--seed", str(seed), "--json"]
-    done = subprocess.run(
-        [*command, *words, "--runs", folder], stdout=subprocess.PIPE, check=True, text=True
-    )
-    return json.loads(done.stdout)
+    return zoo("train", model, "--seed", str(seed), *words, "--runs", folder)
 
 
 def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[str, Any]:

@@ -12,32 +12,19 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import click
 
+from commands import trained
 from paired import t_interval
 from zoo.environment import measured
 from zoo.metrics import METRICS
 from zoo.registry import models
-from zoo.run import Run, write_atomic
+from zoo.run import write_atomic
 
 OUT = Path(__file__).parent / "results" / "targets.json"
-
-
-def train(model: str, seed: int, folder: Path) -> dict:
-    """The result of ``zoo train MODEL --seed SEED``, or of that run where it is done already."""
-    run = Run(folder / f"{model}-{seed}")
-    if not run.path.exists():
-        command = [sys.executable, "-m", "zoo.cli", "train", model, "--seed", str(seed)]
-        command += ["--name", run.name, "--runs", str(folder), "--json"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    if run.document()["spec"]["version"] != models().get(model).version:
-        raise SystemExit(f"{run.path} is of another version of {model}; remove it")
-    return run.document()["result"]
 
 
 def over_baseline(runs: list[dict], name: str) -> dict[str, float]:
@@ -49,7 +36,8 @@ def over_baseline(runs: list[dict], name: str) -> dict[str, float]:
 def measure(model: str, seeds: int, kept: Path | None) -> dict:
     """One row of the results."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [train(model, seed, kept or Path(folder)) for seed in range(seeds)]
+        found = [trained(model, seed, kept or Path(folder)) for seed in range(seeds)]
+        runs = [run.document()["result"] for run in found]
     spec = models().get(model)
     names = list(runs[0]["metrics"])
     summary = {
@@ -62,14 +50,14 @@ def measure(model: str, seeds: int, kept: Path | None) -> dict:
         }
         for name in names
     }
-    found = summary[spec.target.metric]
+    reached = summary[spec.target.metric]
     direction = METRICS[spec.target.metric].direction
     return {
         "model": model,
         "version": spec.version,
         "data": spec.data,
         "target": {"metric": spec.target.metric, "value": spec.target.value},
-        "holds": direction * (found["mean"] - spec.target.value) >= 2 * found["sd"],
+        "holds": direction * (reached["mean"] - spec.target.value) >= 2 * reached["sd"],
         "seeds": list(range(seeds)),
         "seconds": [round(run["seconds"], 1) for run in runs],
         "baseline": runs[0]["baseline"]["name"],
