@@ -25,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 
-from commands import trained, zoo
+from runs import command, trained
 from zoo.compress.recipe import parse
 from zoo.environment import measured
 from zoo.registry import models
@@ -50,7 +50,7 @@ def recipes_of(model: str, wanted: Sequence[str]) -> list[str]:
 def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: float) -> dict:
     """recipe -> numbers of one seed, ``base`` among them."""
     run = trained(model, seed, root)
-    swept = zoo("compress", run.name, *recipes, "--sweep", "--split", "test", "--seconds", str(seconds),
+    swept = command("compress", run.name, *recipes, "--sweep", "--split", "test", "--seconds", str(seconds),
                 "--runs", str(root))  # fmt: skip
     idle = os.getloadavg()[0] < (os.cpu_count() or 1) + 0.5
     pruned = pruned_gzip(run, [r["variant"] for r in swept["results"] if not r["error"]])

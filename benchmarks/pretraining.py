@@ -23,8 +23,8 @@ from typing import Any
 
 import click
 
-from commands import zoo
 from paired import t_interval
+from runs import command
 from zoo.environment import measured
 from zoo.run import Run, write_atomic
 
@@ -34,7 +34,7 @@ METRICS = ("accuracy", "roc_auc", "log_loss")
 
 def train(model: str, seed: int, folder: str, *words: str) -> dict[str, Any]:
     """The document of one ``zoo train``."""
-    return zoo("train", model, "--seed", str(seed), *words, "--runs", folder)
+    return command("train", model, "--seed", str(seed), *words, "--runs", folder)
 
 
 def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[str, Any]:

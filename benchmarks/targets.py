@@ -17,8 +17,8 @@ from pathlib import Path
 
 import click
 
-from commands import trained
 from paired import t_interval
+from runs import trained
 from zoo.environment import measured
 from zoo.metrics import METRICS
 from zoo.registry import models

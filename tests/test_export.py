@@ -207,7 +207,9 @@ def scaled_concatenation(layers, x):
 def pooled_concatenation(layers, x):
     """Means of what mostly cancels out, beside others: all of them have one scale."""
     y = layers.Conv2D(1, 1, kernel_initializer="ones", use_bias=False)(x)
-    z = layers.Conv2D(1, 1, kernel_initializer="ones", use_bias=False)(layers.MaxPooling2D(4)(0.3 * x))
+    z = layers.Conv2D(1, 1, kernel_initializer="ones", use_bias=False)(
+        layers.MaxPooling2D(4)(0.3 * x)
+    )
     return layers.Concatenate()([layers.AveragePooling2D(4)(y), z])
 
 
@@ -240,3 +242,16 @@ def test_a_small_branch_beside_a_large_residual_has_small_steps():
     details = Interpreter(model_content=to_litert(model, "int8", x)).get_tensor_details()
     steps = [d["quantization"][0] for d in details if tuple(d["shape"]) == (1, 4, 4, 1)]
     assert min(s for s in steps if s) == pytest.approx(0.001 * np.ptp(x) / 255, rel=0.01)
+
+
+def test_numbers_that_are_not_finite_have_no_range():
+    from zoo.backend import keras
+    from zoo.export import to_litert
+
+    x = np.random.default_rng(0).normal(size=(32, 4, 4, 1)).astype(np.float32)
+    layers, inputs = keras.layers, keras.Input((4, 4, 1))
+    branch = layers.Conv2D(1, 1)(keras.ops.log(layers.Conv2D(1, 1, use_bias=False)(inputs)))
+    whole = layers.Add()([layers.Conv2D(1, 1)(branch), inputs])
+    model = keras.Model(inputs, layers.Conv2D(1, 2)(whole))
+    assert np.isnan(model(x)).any()
+    assert answers(to_litert(model, "int8", x), x).shape == (32, 3, 3, 1)

@@ -38,6 +38,21 @@ def test_a_rejection_is_worded_by_the_direction(metric, base, bounds, said):
     assert str(found.rejection(found.outcomes[0])).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("gzip", "cell", "says"),
+    [(400, "2.5× smaller", "it is smaller than base only after gzip (2.5 times)"),
+     (990, "same size", "it is not smaller than base")],
+)  # fmt: skip
+def test_a_pruned_file_is_smaller_after_gzip_alone(gzip, cell, says):
+    found = of_metric("accuracy", base=0.8, n=5000, bounds=(0.0, -0.001, 0.001))
+    for name, zipped in (("base", 1000), ("int8", gzip)):
+        found.bundle.variants[name]["variant"] |= {"bytes": 1200, "bytes_gzip": zipped}
+    found = Findings(found.bundle)
+    assert found.rejection(found.outcomes[0]) == says
+    rows = {str(row[0].text): row for row in View(found.bundle)._cost().rows}
+    assert rows["int8"][2].small == cell
+
+
 # Too few rows
 
 

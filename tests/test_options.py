@@ -435,3 +435,34 @@ def test_drop_path_leaves_out_the_branch_for_whole_samples():
     assert 0 < gone.sum() < 64
     np.testing.assert_allclose(dropped[~gone], whole[~gone] * 2, rtol=1e-5)
     assert np.array_equal(*[out.numpy() for out in probe(x, training=False)])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"optimizer": "adamw"}, {"optimizer": "sgd", "clip_norm": 0.05},
+                 {"optimizer": "rmsprop"}, {"optimizer": "lion", "clip_value": 0.01}],
+)  # fmt: skip
+def test_an_embedding_learns_what_its_matrix_product_does(settings):
+    """A token that a batch holds several times has one gradient, their sum."""
+    from zoo.backend import keras, tf
+    from zoo.train.fused import fused_kernels
+
+    layers, rng = keras.layers, np.random.default_rng(0)
+    tokens = rng.integers(0, 5, size=(16, 6)).astype("int32")
+    y = rng.normal(size=(16, 1)).astype("float32")
+    table, kernel = rng.normal(size=(5, 4)), rng.normal(size=(24, 1))
+
+    def train(first: object, x: np.ndarray) -> np.ndarray:
+        model = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype.name), first,
+                                  layers.Flatten(), layers.Dense(1, use_bias=False)])  # fmt: skip
+        model.set_weights([table, kernel])
+        options = TrainOptions(learning_rate=0.01, **settings)
+        model.compile(options.build_optimizer(20), "mse", jit_compile=False)
+        data = tf.data.Dataset.from_tensors((x, y)).repeat(20)
+        with fused_kernels():
+            model.fit(data, shuffle=False, verbose=0)
+        return np.asarray(model.get_weights()[0])
+
+    looked_up = train(layers.Embedding(5, 4), tokens)
+    multiplied = train(layers.Dense(4, use_bias=False), np.eye(5, dtype="float32")[tokens])
+    assert np.abs(multiplied - table).max() > 0.01
+    np.testing.assert_allclose(looked_up, multiplied, atol=1e-5)

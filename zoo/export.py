@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ CALIBRATION_SAMPLES = 256
 class Format:
     """One LiteRT number format: what the converter is told, and whether it needs samples.
 
-    Where it is ``remeasured``, the ranges that the converter finds with them are put right.
+    Where it is ``remeasured``, the ranges that the converter finds with them are mended
+    (:mod:`zoo.ranges`). To 16 bits the converter calibrates once more where it quantises, so that
+    there its own stay.
     """
 
     name: str
@@ -148,20 +150,23 @@ def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
     )
     row = FORMATS[job.format]
     row.configure(converter, tf)
-    if samples is not None:
-        converter.representative_dataset = lambda: (
-            (
-                "serving_default",
-                {job.input: np.resize(samples[k : k + job.rows], (job.rows, *samples.shape[1:]))},
-            )
-            for k in range(0, len(samples), job.rows)
-        )
-        # To 16 bits it calibrates and rounds in one go; a coarser step is a small share of them.
-        converter._experimental_calibrate_only = row.remeasured
+
+    def batches(rows: np.ndarray) -> Iterator[np.ndarray]:
+        for k in range(0, len(rows), job.rows):
+            yield np.resize(rows[k : k + job.rows], (job.rows, *rows.shape[1:]))
+
     with quiet():
+        if samples is None:
+            return slim(converter.convert())
+        given = samples
+        converter.representative_dataset = lambda: (
+            ("serving_default", {job.input: batch}) for batch in batches(given)
+        )
+        # Private names, of the TensorFlow that pyproject.toml pins.
+        converter._experimental_calibrate_only = row.remeasured
         content = converter.convert()
-        if row.remeasured and samples is not None:
-            content = mlir_quantize(remeasure(content, samples, job.rows))
+        if row.remeasured:
+            content = mlir_quantize(remeasure(content, batches(given)))
         return slim(content)
 
 

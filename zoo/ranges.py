@@ -1,11 +1,11 @@
-"""The ranges of a calibrated LiteRT file's tensors, put right where the converter's own go wrong.
+"""The ranges of a calibrated LiteRT file's activations, mended where the converter's calibrator errs.
 
-- An operation that may work in place (MUL, ADD, SUB and others) writes its output over its input, and
-  the calibrator looks at the input's memory afterwards: the input's range takes the output's in. What
-  is added to a residual, or scaled, then gets steps that are too coarse, hundreds of times where the
-  branch is small beside the residual. An interpreter that keeps every tensor sees the real ones.
-- Operations that only move numbers (:data:`MOVING`) have one scale for all that goes in and comes out,
-  and the converter takes that of one of them: a wider one is cut off. They get the range of all.
+- An operation that may run in place (MUL, ADD, SUB and others) writes its output over its input, and
+  the calibrator reads the input's buffer afterwards: the input's range becomes the union with the
+  output's. What is added to a residual, or rescaled, then has too large a scale, hundreds of times
+  where a branch is small beside its residual. An interpreter that keeps every tensor sees the real ones.
+- Operations of :data:`SAME_SCALE` share one scale among inputs and outputs, and the converter takes that
+  of one of them: values of a wider one saturate. All of them get the range of the widest.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from typing import Any
 import numpy as np
 
 #: Operations whose 8-bit inputs and outputs must have the same scale, and whose outputs may span less.
-MOVING = (
-    "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER",
-    "MAX_POOL_2D", "MIRROR_PAD", "PACK", "PAD", "RESHAPE", "RESIZE_BILINEAR",
-    "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE",
-    "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
+#: MAXIMUM, MINIMUM and SELECT_V2 are left to the converter: they cut values off on purpose, or put
+#: the huge numbers of a mask in.
+SAME_SCALE = (
+    "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE",
+    "EXPAND_DIMS", "GATHER", "GATHER_ND", "MAX_POOL_2D", "MIRROR_PAD", "PACK", "PAD", "PADV2",
+    "REDUCE_MAX", "REDUCE_MIN", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2",
+    "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE",
+    "TILE", "TOPK_V2", "TRANSPOSE", "UNPACK",
 )  # fmt: skip
 
 
-def remeasure(content: bytes, samples: np.ndarray, rows: int) -> bytes:
-    """A calibrated ``.tflite``, of float numbers and ranges -> the same with ranges that are right.
+def remeasure(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
+    """A calibrated ``.tflite``, of float32 values with ranges -> the same with ranges that are right.
 
-    Ranges of tensors in the bodies of loops and branches stay as they are: no interpreter shows them.
+    The bodies of loops and branches keep the calibrator's ranges: of a loop an interpreter shows the
+    last turn alone. So does a tensor in which no number is finite.
 
     Args:
-        samples: what it was calibrated with, inputs (n, ...).
-        rows: inputs a call.
+        batches: what it was calibrated with, each of as many rows as a call takes.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -43,7 +46,7 @@ def remeasure(content: bytes, samples: np.ndarray, rows: int) -> bytes:
         for index, tensor in enumerate(graph.tensors)
         if index in written and _ranged(tensor.quantization)
     }
-    found = _observe(content, sorted(ranged), samples, rows)
+    found = _observe(content, sorted(ranged), batches)
     for group in _groups(model, graph, found):
         low, high = min(found[k][0] for k in group), max(found[k][1] for k in group)
         for index in group:
@@ -59,10 +62,10 @@ def _groups(model: Any, graph: Any, tensors: Iterable[int]) -> list[set[int]]:
     """The tensors, parted into those that must have one scale."""
     from tensorflow.lite.python.schema_py_generated import BuiltinOperator
 
-    moving = {getattr(BuiltinOperator, name) for name in MOVING}
+    kinds = {getattr(BuiltinOperator, name) for name in SAME_SCALE}
     of = {index: {index} for index in tensors}
     for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in moving:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode in kinds:
             ends = [int(k) for k in (*operator.inputs, *operator.outputs) if int(k) in of]
             whole = set().union(*(of[k] for k in ends))
             of.update(dict.fromkeys(whole, whole))
@@ -70,9 +73,9 @@ def _groups(model: Any, graph: Any, tensors: Iterable[int]) -> list[set[int]]:
 
 
 def _observe(
-    content: bytes, indices: list[int], samples: np.ndarray, rows: int
+    content: bytes, indices: list[int], batches: Iterable[np.ndarray]
 ) -> dict[int, tuple[float, float]]:
-    """Each float tensor's least and greatest value over the samples."""
+    """Each float32 tensor's least and greatest finite value over the samples."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -83,13 +86,13 @@ def _observe(
     interpreter.allocate_tensors()
     (into,) = interpreter.get_input_details()
     found: dict[int, tuple[float, float]] = {}
-    for start in range(0, len(samples), rows):
-        batch = np.resize(samples[start : start + rows], (rows, *samples.shape[1:]))
+    for batch in batches:
         interpreter.set_tensor(into["index"], batch.astype(into["dtype"]))
         interpreter.invoke()
         for index in indices:
             values = interpreter.get_tensor(index)
-            if values.dtype == np.float32 and values.size:
+            finite = values[np.isfinite(values)] if values.dtype == np.float32 else values[:0]
+            if finite.size:
                 low, high = found.get(index, (np.inf, -np.inf))
-                found[index] = (min(low, float(values.min())), max(high, float(values.max())))
+                found[index] = (min(low, float(finite.min())), max(high, float(finite.max())))
     return found

@@ -31,8 +31,8 @@ from zoo.spec import ModelSpec
 #: LiteRT formats, and how far their outputs may be from Keras', as a share of the largest output.
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2, "int16x8": 0.1}
 #: Of some families more is allowed. The nets are untrained: a recurrent one says next to nothing, of
-#: which 8 bits are a larger share; EfficientNet's 80 layers blow up a last digit's difference 50 times.
-LOOSER = {"recurrent": {"int8": 0.4}, "efficientnet": {"float32": 1e-3}}
+#: which 8 bits are a larger share; EfficientNet's small one is off by 6e-5 where operations are fused.
+LOOSER = {"recurrent": {"int8": 0.4}, "efficientnet": {"float32": 2e-4}}
 #: The same for Keras' own modes; 4 bits of an untrained net are a large share of what it says.
 PACKED_TOLERANCES = {"int8": 0.1, "int4": 0.5, "gptq": 0.5, "awq": 0.5}
 SPARSITY, VALUES = 0.75, 8
@@ -80,22 +80,22 @@ def tiny(spec: ModelSpec) -> Any:
     return spec.build(**{**spec.config, **spec.tiny})
 
 
-def settled(spec: ModelSpec, rows: int) -> tuple[Any, np.ndarray]:
-    """The test-sized model and inputs for it, on which its batch normalisation gives unit scale.
+def with_matched_statistics(spec: ModelSpec, rows: int) -> tuple[Any, np.ndarray]:
+    """The test-sized model and inputs for it, its batch normalisation giving unit scale on them.
 
     With the variance of 1 that a net starts with, a hundred layers end in 1e-9 or 1e9, and rounding is
-    all that is left of it. Each layer's variance becomes its inputs' mean square instead, after Mishkin
-    & Matas, ICLR 2016. Means stay 0: subtracted from an untrained net's few channels, they would blow
-    any noise up a hundred times, which no trained net does.
+    all that is left of it. Each layer's variance becomes its inputs' mean square instead, in the spirit
+    of Mishkin & Matas, ICLR 2016, who scale weights. It is one number a layer, and means stay 0: to
+    divide each of a few untrained channels by its own small deviation blows any noise up a hundred
+    times, which no trained net does.
     """
     from zoo.backend import keras
+    from zoo.kernels import flat_layers
 
     model = tiny(spec)
     x = inputs_for(spec, model, rows)
     found = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
+        layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
     def scaled(layer: Any, inputs: Any, **options: Any) -> Any:
@@ -105,9 +105,11 @@ def settled(spec: ModelSpec, rows: int) -> tuple[Any, np.ndarray]:
 
     for layer in found:
         layer.call = partial(scaled, layer)
-    model(x, training=False)
-    for layer in found:
-        del layer.call
+    try:
+        model(x, training=False)
+    finally:
+        for layer in found:
+            del layer.call
     return model, x
 
 
@@ -184,7 +186,7 @@ def check_learning(spec: ModelSpec) -> None:
     from zoo.backend import keras, seed_everything, tf
 
     seed_everything(1)
-    model, x = settled(spec, 16)
+    model, x = with_matched_statistics(spec, 16)
     goal = (
         np.random.default_rng(2).normal(size=(16, *model.outputs[0].shape[1:])).astype(np.float32)
     )
@@ -243,7 +245,7 @@ def check_litert(spec: ModelSpec, format: str) -> None:
     from zoo.predict import Artifact
 
     seed_everything(3)
-    model, x = settled(spec, 32)
+    model, x = with_matched_statistics(spec, 32)
     expected = model(x, training=False).numpy()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
@@ -281,7 +283,7 @@ def check_rounding(spec: ModelSpec) -> None:
     from zoo.compress import kernels, quantize_aware
 
     seed_everything(3)
-    model, x = settled(spec, 32)
+    model, x = with_matched_statistics(spec, 32)
     expected = model(x, training=False).numpy()
     with quantize_aware(model, x):
         rounded = model(x, training=False).numpy()
@@ -302,7 +304,7 @@ def check_packed(spec: ModelSpec, mode: str) -> None:
     from zoo.predict import KerasArtifact, pack
 
     seed_everything(3)
-    model, x = settled(spec, 32)
+    model, x = with_matched_statistics(spec, 32)
     expected = model(x, training=False).numpy()
     try:
         keras_modes.quantize(model, mode, x)

@@ -55,7 +55,7 @@ class Outcome:
 
     name: str
     smaller: float | None
-    zipped: float | None  # smaller, both files zipped
+    zipped: float | None  # the ratio of the zipped files
     faster: tuple[float, float, float] | None
     overall: dict[str, Any] | None
     losses: list[dict[str, Any]]
@@ -253,7 +253,7 @@ class Findings:
         if outcome.smaller <= 1:
             number, word = times(outcome.zipped, "smaller", "larger", "")
             if number and word == "smaller":
-                return f"it is smaller than base only when zipped, {number} times"
+                return f"it is smaller than base only after gzip ({number} times)"
             return "it is not smaller than base"
         if row is None or not known(row.get("ci_low")) or not known(row.get("ci_high")):
             return f"its change in {sentence_label(self.main)} has no interval"

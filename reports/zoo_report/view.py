@@ -405,7 +405,7 @@ class View:
             command = f"Not benchmarked: `{self._command('benchmark', name)}`"
             missing = error or single.get("error") or (None if single else command)
             outcome = outcomes.get(name)
-            size, zipped = (
+            size, gzip = (
                 self._number(document.get(b), error, lambda v: plain(v / divisor))
                 for b in ("bytes", "bytes_gzip")
             )
@@ -416,7 +416,7 @@ class View:
             if outcome and outcome.smaller:
                 size = Cell(size.text, _versus(outcome.smaller, *SIZE))
             if outcome and outcome.zipped:
-                zipped = Cell(zipped.text, _versus(outcome.zipped, *SIZE))
+                gzip = Cell(gzip.text, _versus(outcome.zipped, *SIZE))
             if outcome and outcome.faster:
                 paired, note = self.found.speed_interval(outcome), self.found.speed(outcome)
                 if paired:  # it is the median latency that was compared side by side
@@ -432,7 +432,7 @@ class View:
                 [
                     self._title(name),
                     size,
-                    zipped,
+                    gzip,
                     self._number(
                         document.get("sparsity"),
                         error or "Sparsity is counted where a recipe prunes",

@@ -44,7 +44,7 @@ def _caffe(x: Any) -> Any:
     """0 to 1, RGB -> 0 to 255, BGR, without ImageNet's means."""
     from zoo.backend import keras
 
-    # In this order: of a tensor that is reversed, then scaled, LiteRT's int8 makes something else.
+    # In this order: the converter's own calibration, as of int16x8, errs where a reversed tensor is scaled.
     x = keras.layers.Rescaling(255.0, [-123.68, -116.779, -103.939], name="caffe")(x)
     return keras.ops.flip(x, axis=-1)
 

@@ -135,7 +135,7 @@ class TrainOptions:
             for key, value in (("global_clipnorm", self.clip_norm), ("clipvalue", self.clip_value))
             if value
         }
-        optimizer = _dense(OPTIMIZERS[self.optimizer](self.learning_rates(steps), self, clip))
+        optimizer = _sum_sparse(OPTIMIZERS[self.optimizer](self.learning_rates(steps), self, clip))
         return _clips_the_sum(optimizer) if clip else optimizer
 
 
@@ -154,10 +154,10 @@ def choices() -> dict[str, list[str]]:
     }
 
 
-def _dense(optimizer: Any) -> Any:
-    """Sum an embedding's gradients by word before the optimizer sees them.
+def _sum_sparse(optimizer: Any) -> Any:
+    """Sum an embedding's gradients row by row before the optimizer sees them.
 
-    TensorFlow gives the rows that a batch met, a word's as often as it occurs. Keras' Adam squares and
+    TensorFlow gives the rows that a batch looked up, a token's as often as it occurs. Keras' Adam squares and
     its clipping measures each by itself; in Adam's paper (Kingma & Ba, ICLR 2015, algorithm 1) both
     are of the sum. And several devices, which gather rows by collectives, mix up steps of different
     sizes: a smaller last batch ended the training ("Shape mismatch in the collective instance").
@@ -166,11 +166,11 @@ def _dense(optimizer: Any) -> Any:
 
     apply = optimizer.apply
 
-    def apply_dense(grads: Any, trainable_variables: Any = None) -> None:
+    def apply_summed(grads: Any, trainable_variables: Any = None) -> None:
         dense = [g if g is None else tf.convert_to_tensor(g) for g in grads]
         apply(dense, trainable_variables)
 
-    optimizer.apply = apply_dense
+    optimizer.apply = apply_summed
     return optimizer
 
 
