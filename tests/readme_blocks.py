@@ -13,6 +13,8 @@ from typing import Any
 
 from compression_plots import plots
 
+from zoo_report.text import metric_text
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 #: Documents with generated blocks.
@@ -79,10 +81,11 @@ def compression_block() -> str:
     parts = []
     for model in rows:
         metric = model["recipes"][0]["metric"]
+        factor = _points(metric)
         lines = [
-            [f"`{row['recipe']}`", row["seeds"], f"{row['value']:.4f}", _with_sd(row, "drop"),
+            [f"`{row['recipe']}`", row["seeds"], f"{row['value']:.4f}", _with_sd(row, "drop", factor),
              "-" if row["worst_group"] is None else f"{row['worst_group']:.4f}",
-             _with_sd(row, "worst_group_drop"), f"{row['bytes_ratio']:.2f}",
+             _with_sd(row, "worst_group_drop", factor), f"{row['bytes_ratio']:.2f}",
              f"{row['bytes_gzip_ratio']:.2f}",
              "-" if row["p90_ms_ratio"] is None else f"{row['p90_ms_ratio']:.2f}"]
             for row in model["recipes"] if row["seeds"]
@@ -99,18 +102,24 @@ def compression_block() -> str:
         )  # fmt: skip
     return (
         "A loss is counted against `base` of the same seed on the same test rows, in points of a share "
-        "(below zero: a gain); ± is the standard deviation over seeds. Sizes and p90 are shares of "
+        "or in the metric's own unit (below zero: a gain); ± is the standard deviation over seeds. Sizes and p90 are shares of "
         "`base`'s. With few seeds a difference under a point is no finding.\n"
         "`python benchmarks/compression.py` measures it again, with `--check` it says which claims "
         "hold.\n\n" + "".join(parts)
     )
 
 
-def _with_sd(row: dict, name: str) -> str:
+def _points(metric: str) -> int:
+    """What a difference is multiplied by: a share is told in points, another metric as it is."""
+    return 100 if metric_text(metric).percent else 1
+
+
+def _with_sd(row: dict, name: str, factor: int) -> str:
     if row[name] is None:
         return "-"
-    sd = row.get(f"{name}_sd")
-    return f"{100 * row[name]:+.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}")
+    sd, digits = row.get(f"{name}_sd"), 2 if factor == 100 else 3
+    told = f"{factor * row[name]:+.{digits}f}"
+    return told + ("" if sd is None else f" ± {factor * sd:.{digits}f}")
 
 
 def shortly_block() -> str:
@@ -122,23 +131,18 @@ def shortly_block() -> str:
         for recipe in shown:
             if recipe in found:
                 row = found[recipe]
+                factor = _points(row["metric"])
+                bare = {key: value for key, value in row.items() if not key.endswith("_sd")}
                 lines.append(
-                    [f"`{model['model']}`", f"`{recipe}`", f"{100 * row['drop']:+.2f}",
-                     "-" if row["worst_group_drop"] is None
-                     else f"{100 * row['worst_group_drop']:+.2f}",
+                    [f"`{model['model']}`", f"`{recipe}`", row["metric"],
+                     _with_sd(bare, "drop", factor), _with_sd(bare, "worst_group_drop", factor),
                      f"{row['bytes_ratio']:.2f}", f"{row['bytes_gzip_ratio']:.2f}", row["seeds"]]
                 )  # fmt: skip
-    return table(
-        [
-            "model",
-            "recipe",
-            "loss, points",
-            "largest loss of a group",
-            "size",
-            "zipped size",
-            "seeds",
-        ],
-        lines,
+    heads = ["model", "recipe", "metric", "loss", "largest loss of a group", "size", "zipped size",
+             "seeds"]  # fmt: skip
+    return (
+        "A loss against `base` is in points of a share, or in the metric's own unit; below zero it is a "
+        "gain.\n\n" + table(heads, lines)
     )
 
 
