@@ -18,7 +18,7 @@ HOMES = {
 
 #: What each layer may import of this project, from the bottom up. A layer is a module or a package
 #: of ``zoo``, or one of the other packages; within one, anything goes.
-_LEAVES = {"errors", "jsontext", "quiet", "environment", "metrics", "spec", "slim"}
+_LEAVES = {"errors", "jsontext", "quiet", "environment", "metrics", "spec", "slim", "ranges"}
 _FACTS = _LEAVES | {"tasks", "predictions", "progress", "schema", "backend"}
 _STORE = _FACTS | {"run", "registry"}
 _WORK = _STORE | {"data", "predict", "export", "kernels", "keras_modes", "overrides"}
@@ -34,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "models": {"errors", "spec", "backend", "tasks"},
     "gates": {"errors", "run"},
     "data": _STORE,
-    "export": _FACTS | {"run", "quantizable", "slim"},
+    "export": _FACTS | {"run", "quantizable", "ranges", "slim"},
     "kernels": {"backend"},
     "overrides": {"backend"},
     "quantizable": {"backend", "kernels", "overrides"},
