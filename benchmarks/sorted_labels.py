@@ -13,8 +13,6 @@ the 95 % t interval of their mean. They agree where the whole interval is within
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import click
 import numpy as np
 
 from paired import t_interval
+from runs import command
 from zoo.data.core import Request, load_table
 from zoo.environment import measured
 from zoo.run import write_atomic
@@ -50,11 +49,8 @@ def write_both(folder: Path, seed: int) -> dict[str, Path]:
 def train(path: Path, seed: int, folder: Path) -> dict[str, float]:
     """Test metrics of one training."""
     words = ["train", "mlp", "--data", path, "--target", "income", "--split", "part",
-             "--epochs", EPOCHS, "--seed", seed, "--runs", folder, "--json"]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo.cli", *map(str, words)], stdout=subprocess.PIPE, check=True
-    )
-    metrics = json.loads(done.stdout)["metrics"]
+             "--epochs", EPOCHS, "--seed", seed, "--runs", folder]  # fmt: skip
+    metrics = command(*map(str, words))["metrics"]
     return {name: metrics[name] for name in METRICS}
 
 

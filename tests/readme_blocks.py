@@ -81,11 +81,10 @@ def compression_block() -> str:
     parts = []
     for model in rows:
         metric = model["recipes"][0]["metric"]
-        factor = _points(metric)
         lines = [
-            [f"`{row['recipe']}`", row["seeds"], f"{row['value']:.4f}", _with_sd(row, "drop", factor),
+            [f"`{row['recipe']}`", row["seeds"], f"{row['value']:.4f}", _change(row, "drop", sd=True),
              "-" if row["worst_group"] is None else f"{row['worst_group']:.4f}",
-             _with_sd(row, "worst_group_drop", factor), f"{row['bytes_ratio']:.2f}",
+             _change(row, "worst_group_drop", sd=True), f"{row['bytes_ratio']:.2f}",
              f"{row['bytes_gzip_ratio']:.2f}",
              "-" if row["p90_ms_ratio"] is None else f"{row['p90_ms_ratio']:.2f}"]
             for row in model["recipes"] if row["seeds"]
@@ -102,24 +101,22 @@ def compression_block() -> str:
         )  # fmt: skip
     return (
         "A loss is counted against `base` of the same seed on the same test rows, in points of a share "
-        "or in the metric's own unit (below zero: a gain); ± is the standard deviation over seeds. Sizes and p90 are shares of "
-        "`base`'s. With few seeds a difference under a point is no finding.\n"
+        "or in the metric's own unit (below zero: a gain); ± is the standard deviation over seeds. "
+        "Sizes and p90 are shares of `base`'s. With few seeds a difference under a point is no "
+        "finding.\n"
         "`python benchmarks/compression.py` measures it again, with `--check` it says which claims "
         "hold.\n\n" + "".join(parts)
     )
 
 
-def _points(metric: str) -> int:
-    """What a difference is multiplied by: a share is told in points, another metric as it is."""
-    return 100 if metric_text(metric).percent else 1
-
-
-def _with_sd(row: dict, name: str, factor: int) -> str:
+def _change(row: dict, name: str, sd: bool = False) -> str:
+    """A change of a share in points, of another metric as it is; with its deviation over seeds."""
     if row[name] is None:
         return "-"
-    sd, digits = row.get(f"{name}_sd"), 2 if factor == 100 else 3
+    factor, digits = (100, 2) if metric_text(row["metric"]).percent else (1, 3)
+    spread = row.get(f"{name}_sd") if sd else None
     told = f"{factor * row[name]:+.{digits}f}"
-    return told + ("" if sd is None else f" ± {factor * sd:.{digits}f}")
+    return told + ("" if spread is None else f" ± {factor * spread:.{digits}f}")
 
 
 def shortly_block() -> str:
@@ -131,11 +128,9 @@ def shortly_block() -> str:
         for recipe in shown:
             if recipe in found:
                 row = found[recipe]
-                factor = _points(row["metric"])
-                bare = {key: value for key, value in row.items() if not key.endswith("_sd")}
                 lines.append(
                     [f"`{model['model']}`", f"`{recipe}`", row["metric"],
-                     _with_sd(bare, "drop", factor), _with_sd(bare, "worst_group_drop", factor),
+                     _change(row, "drop"), _change(row, "worst_group_drop"),
                      f"{row['bytes_ratio']:.2f}", f"{row['bytes_gzip_ratio']:.2f}", row["seeds"]]
                 )  # fmt: skip
     heads = ["model", "recipe", "metric", "loss", "largest loss of a group", "size", "zipped size",

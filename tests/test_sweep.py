@@ -185,6 +185,8 @@ def test_the_report_shows_a_sweep(task, tmp_path):
     assert page.html.count('class="ring"') == 4
     assert page.html.count('class="front"') == 1
     assert "Taken: int8" in page.markdown
+    table = page.markdown[page.markdown.index("What was tried") :]
+    assert table.count("2.0× smaller") == table.count("4.0× smaller") == 2  # as it is, and zipped
 
 
 def test_axes_of_far_apart_costs_are_logarithmic():

@@ -147,9 +147,6 @@ class Findings:
 
     # What changed
 
-    def _ratio(self, base: Any, other: Any) -> float | None:
-        return base / other if known(base) and known(other) and other > 0 else None
-
     def _faster(self, name: str) -> tuple[float, float, float] | None:
         if self.unlike(name):
             return None
@@ -159,7 +156,7 @@ class Findings:
         values = tuple(speed.get(key) for key in ("ratio", "ci_low", "ci_high"))
         if all(known(value) for value in values) and len(speed.get("rounds", ())) > 1:
             return values  # type: ignore[return-value]
-        ratio = self._ratio(self.latency("base", "p90"), self.latency(name, "p90"))
+        ratio = times_of(self.latency("base", "p90"), self.latency(name, "p90"))
         return None if ratio is None else (ratio, math.nan, math.nan)
 
     def _outcome(self, name: str) -> Outcome:
@@ -171,7 +168,7 @@ class Findings:
         }
         overall = [r for r in rows if r.get("group") == ALL and r.get("metric") == self.main]
         smaller, zipped = (
-            self._ratio(self.document("base").get(size), self.document(name).get(size))
+            times_of(self.document("base").get(size), self.document(name).get(size))
             for size in ("bytes", "bytes_gzip")
         )
         return Outcome(
@@ -251,9 +248,8 @@ class Findings:
         if outcome.smaller is None:
             return "its size is unknown"
         if outcome.smaller <= 1:
-            number, word = times(outcome.zipped, "smaller", "larger", "")
-            if number and word == "smaller":
-                return f"it is smaller than base only after gzip ({number} times)"
+            if zipped := _zipped(outcome):
+                return f"it is smaller than base only after gzip ({zipped} times)"
             return "it is not smaller than base"
         if row is None or not known(row.get("ci_low")) or not known(row.get("ci_high")):
             return f"its change in {sentence_label(self.main)} has no interval"
@@ -321,11 +317,7 @@ class Findings:
 
     def costs(self, outcome: Outcome) -> str:
         """``3.7 times smaller and 1.4 times faster at p90 than base``."""
-        parts = [
-            _times(outcome.smaller, "smaller", "larger", "about the same size"),
-            self.speed(outcome),
-        ]
-        said = [part for part in parts if part]
+        said = [part for part in (_size(outcome), self.speed(outcome)) if part]
         if not said:
             return "neither its size nor its speed was measured against base"
         return f"{listed(said)}{' as base' if 'about' in said[-1] else ' than base'}"
@@ -613,6 +605,24 @@ def _finely(row: dict[str, Any]) -> str:
 
 def _value(name: str, value: float) -> str:
     return measure(name, value) + unit(name)
+
+
+def times_of(base: Any, other: Any) -> float | None:
+    """How many times as large as another number base's is; None where one is not known."""
+    return base / other if known(base) and known(other) and other > 0 else None
+
+
+def _zipped(outcome: Outcome) -> str:
+    """How many times smaller the zipped file is than base's, or nothing if it is not."""
+    number, word = times(outcome.zipped, "smaller", "larger", "")
+    return number if word == "smaller" else ""
+
+
+def _size(outcome: Outcome) -> str:
+    same = "about the same size"
+    told = _times(outcome.smaller, "smaller", "larger", same)
+    zipped = _zipped(outcome) if told == same else ""
+    return f"{told} ({zipped} times smaller after gzip)" if zipped else told
 
 
 def _times(

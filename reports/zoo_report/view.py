@@ -29,6 +29,7 @@ from zoo_report.findings import (
     benefit,
     grouped,
     measurable,
+    times_of,
 )
 from zoo_report.text import (
     NONE,
@@ -174,6 +175,17 @@ class View:
 
     def _number(self, value: Any, reason: str | None = None, show: Callable = plain) -> Cell:
         return Cell(show(value)) if known(value) else self._dash(reason)
+
+    def _sizes(
+        self, made: dict[str, Any], base: dict[str, Any], missing: str | None, divisor: float
+    ) -> list[Cell]:
+        """Bytes of a file and of it zipped, each with how base's are to them."""
+        cells = []
+        for name in ("bytes", "bytes_gzip"):
+            cell = self._number(made.get(name), missing, lambda v: plain(v / divisor))
+            factor = times_of(base.get(name), made.get(name)) if made is not base else None
+            cells.append(Cell(cell.text, _versus(factor, *SIZE)) if factor else cell)
+        return cells
 
     def _metric(self, name: str, entry: dict[str, Any] | None, missing: str | None = None) -> Cell:
         """A value with its interval; text values (the worst group's name) as they are."""
@@ -405,18 +417,10 @@ class View:
             command = f"Not benchmarked: `{self._command('benchmark', name)}`"
             missing = error or single.get("error") or (None if single else command)
             outcome = outcomes.get(name)
-            size, gzip = (
-                self._number(document.get(b), error, lambda v: plain(v / divisor))
-                for b in ("bytes", "bytes_gzip")
-            )
             p50, p90 = (
                 self._number(self.found.latency(name, p), missing, lambda v: plain(factor * v))
                 for p in ("p50", "p90")
             )
-            if outcome and outcome.smaller:
-                size = Cell(size.text, _versus(outcome.smaller, *SIZE))
-            if outcome and outcome.zipped:
-                gzip = Cell(gzip.text, _versus(outcome.zipped, *SIZE))
             if outcome and outcome.faster:
                 paired, note = self.found.speed_interval(outcome), self.found.speed(outcome)
                 if paired:  # it is the median latency that was compared side by side
@@ -431,8 +435,7 @@ class View:
             rows.append(
                 [
                     self._title(name),
-                    size,
-                    gzip,
+                    *self._sizes(document, self.found.document("base"), error, divisor),
                     self._number(
                         document.get("sparsity"),
                         error or "Sparsity is counted where a recipe prunes",
@@ -551,6 +554,7 @@ class View:
         divisor, word = byte_unit([row.get("bytes") for row in rows])
         per_ms, short = time_unit([row.get("p90_ms") for row in rows])
         own = Cell("base", tone="faint")
+        base = next((row for row in rows if row["variant"] == "base"), {})
         columns = ["Variant", _header(metric), "Loss", "Worst group", "Largest loss of a group",
                    f"Size, {word}", f"gzip, {word}", f"p90, {short}", "On the front of"]  # fmt: skip
         cells = []
@@ -571,8 +575,7 @@ class View:
                 own if row["variant"] == "base"
                 else Cell(lost, f"of {count(hurt['n'])} rows", extra=f"{hurt['attribute']} = {hurt['group']}")
                 if hurt else self._dash(few),
-                self._number(row.get("bytes"), error, lambda v: plain(v / divisor)),
-                self._number(row.get("bytes_gzip"), error, lambda v: plain(v / divisor)),
+                *self._sizes(row, base, error, divisor),
                 self._number(row.get("p90_ms"), error, lambda v: plain(per_ms * v)),
                 Cell(", ".join(FRONTS[name] for name in row["front"]) or NONE),
             ])  # fmt: skip

@@ -194,9 +194,10 @@ def _thinned(network: Any, width: float) -> Any:
 
 
 def _spec(
-    name: str, params: int, accuracy: str, source: str, side: int = 32, width: float = 0.125
+    name: str, params: int, accuracy: str, source: str, side: int = 0, width: float = 0.125
 ) -> ModelSpec:
-    """``side`` and ``width`` are those of the test-sized net."""
+    """``side`` and ``width`` are those of the test-sized net; by itself its side is the least."""
+    side = side or APPLICATIONS[name].least
     return ModelSpec(
         name=name,
         version="1.0",
@@ -222,6 +223,6 @@ SPECS = [
     _spec("resnet50", 25_636_712, "74.9", "He, Zhang, Ren & Sun, CVPR 2016"),
     _spec("mobilenet_v2", 3_538_984, "71.3", "Sandler et al., CVPR 2018", side=64),
     _spec("efficientnet_b0", 5_330_571, "77.1", "Tan & Le, ICML 2019", side=64, width=0.07),
-    _spec("inception_v3", 23_851_784, "77.9", "Szegedy et al., CVPR 2016", side=75),
+    _spec("inception_v3", 23_851_784, "77.9", "Szegedy et al., CVPR 2016"),
     _spec("densenet121", 8_062_504, "75.0", "Huang, Liu, van der Maaten & Weinberger, CVPR 2017"),
 ]
