@@ -43,7 +43,8 @@ def models_block() -> str:
          "source"],
         [
             [f"`{s.name}`", s.family, ", ".join(s.kinds), ", ".join((s.task, *s.tasks)),
-             f"{s.params:,}", s.data, f"{s.target.metric} {s.target.value}" if s.target else s.published, s.source]
+             f"{s.params:,}", s.data,
+             f"{s.target.metric} {s.target.value}" if s.target else s.published, s.source]
             for s in sorted(models().specs.values(), key=lambda s: s.name)
         ],
     )  # fmt: skip
@@ -233,8 +234,8 @@ def memory_block() -> str:
                "linear baseline"], lines)
         + f"\nResident memory of the whole `zoo train {found['model']} --epochs {found['epochs']}`, "
         f"{found['columns']} columns: {first:.2f} and {cached:.2f} times for {found['factor']} times the "
-        f"rows (the smaller file is read whole, the larger one converted). {found['cores']} cores, {found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow "
-        f"{found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/memory.py`.\n"
+        f"rows (the smaller file is read whole, the larger one converted). {found['cores']} cores, "
+        f"{found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow {found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/memory.py`.\n"
     )  # fmt: skip
 
 

@@ -16,10 +16,10 @@ class Predictions:
     """Predictions on one split.
 
     ``row`` int64 (n,) are global row ids; ``y_true`` and ``y_pred`` are class indices of one
-    integer dtype, floats for regression, or what the task's row says; ``scores`` are (n, classes) probabilities, or (n,)
-    per-sample losses where there are no classes; ``classes`` are the sorted labels as strings
-    (empty for regression); ``groups`` maps an attribute to strings (n,), missing being
-    ``(missing)``.
+    integer dtype, floats for regression, or what the task's row says; ``scores`` are (n, classes)
+    probabilities, or (n,) per-sample losses where there are no classes; ``classes`` are the sorted
+    labels as strings (empty for regression); ``groups`` maps an attribute to strings (n,), missing
+    being ``(missing)``.
     """
 
     row: np.ndarray

@@ -53,15 +53,16 @@ class Task:
     zeros. A task with chance in it has ``draw(plan) -> f(x, y, weights, state)``, which TensorFlow
     runs on each training batch with the int64 (2,) state of that step, and ``settle(plan, example,
     rows)``, the draw that evaluation holds fixed, a function of the row ids (n,) alone.
-    ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where there is no
-    ``decode``, as outputs say nothing without their example. ``ask(function, example, plan)`` gives ``judge`` its outputs where it takes more than one
-    call of the model. ``columns(predictions)`` are further arrays (n,) of the predictions'
-    file. ``explained(inputs, outputs, plan)``, of keras.ops, gives the (n, k) outputs that attributions
-    explain, where they are not the model's own, ``explained_as`` names a single one, and
-    ``explained_truth(example)`` int (n,) says which of several would be right. ``width(config)`` is
-    the shape of the outputs for one row. ``unit`` says what the rows of plain texts are, a row of
-    :data:`zoo.data.passages.UNITS`; None where texts come as they are. ``samples`` are the rows that
-    are explained unless it is said how many: a window of a language model takes as long as a
+    ``judge(outputs, example, plan)`` gives ``(y_true, y_pred, scores)`` of some rows where there is
+    no ``decode``, as outputs say nothing without their example. ``ask(function, example, plan)``
+    gives ``judge`` its outputs where it takes more than one call of the model.
+    ``columns(predictions)`` are further arrays (n,) of the predictions' file. ``explained(inputs,
+    outputs, plan)``, of keras.ops, gives the (n, k) outputs that attributions explain, where they
+    are not the model's own, ``explained_as`` names a single one, and ``explained_truth(example)``
+    int (n,) says which of several would be right. ``width(config)`` is the shape of the outputs for
+    one row. ``unit`` says what the rows of plain texts are, a row of
+    :data:`zoo.data.passages.UNITS`; None where texts come as they are. ``samples`` are the rows
+    that are explained unless it is said how many: a window of a language model takes as long as a
     thousand rows of a table.
 
     Functions elsewhere are named as ``module:function``. ``arrange(table, request)`` makes the rows of

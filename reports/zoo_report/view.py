@@ -1004,7 +1004,8 @@ class View:
         results = self._explained()
         if not results:
             return None
-        columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max", "Additivity error, mean", "Distance from the artefact", "Samples/s"]  # fmt: skip
+        columns = ["Variant", "Method", "Explains", "Rows", "Background", "Additivity error, max",
+                   "Additivity error, mean", "Distance from the artefact", "Samples/s"]  # fmt: skip
         rows = []
         for name, result in results:
             error = result.get("error")

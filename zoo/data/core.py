@@ -79,10 +79,11 @@ class Table:
     """All rows of a data set, in file order.
 
     ``x`` is a pandas frame of input columns (``kind`` "tabular"), uint8 (n, height, width,
-    channels) images, or a list of texts, or for a series its other columns, dates among them; where it is large, its
-    counterpart of :mod:`zoo.data.shards`, on disk in the folder ``cache``. ``y`` holds raw labels (n,)
-    or None for data to predict on; ``groups`` maps an attribute to raw values (n,);
-    ``label_groups`` are those that are the label itself; ``split`` holds raw split names (n,).
+    channels) images, or a list of texts, or for a series its other columns, dates among them; where
+    it is large, its counterpart of :mod:`zoo.data.shards`, on disk in the folder ``cache``. ``y``
+    holds raw labels (n,) or None for data to predict on; ``groups`` maps an attribute to raw values
+    (n,); ``label_groups`` are those that are the label itself; ``split`` holds raw split names
+    (n,).
     """
 
     kind: str

@@ -144,9 +144,10 @@ def load_pictures(
 ) -> np.ndarray | Stored:
     """uint8 (n, height, width, 1 or 3): grey where all are.
 
-    ``pictures()`` gives them one after the other, as often as it is called. They keep their size where it is one and has no side above :data:`MAX_SIDE`, else they become
-    squares of :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD`
-    bytes of them are decoded into the cache, under ``sha256``, that of the folder or file.
+    ``pictures()`` gives them one after the other, as often as it is called. They keep their size
+    where it is one and has no side above :data:`MAX_SIDE`, else they become squares of
+    :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD` bytes of them
+    are decoded into the cache, under ``sha256``, that of the folder or file.
     """
     count, sizes, grey = 0, set(), True
     for picture in pictures():

@@ -155,7 +155,8 @@ class Replicas:
 def cluster() -> tuple[int, int]:
     """``(workers, rank of this process)`` from ``TF_CONFIG``, as Kubeflow and Vertex set it.
 
-    Where a launcher has variables of its own instead (:mod:`zoo.train.resolvers`), it is set. Raises :class:`ZooError` where it is missing, damaged or has parameter servers.
+    Where a launcher has variables of its own instead (:mod:`zoo.train.resolvers`), it is set.
+    Raises :class:`ZooError` where it is missing, damaged or has parameter servers.
     """
     hint = "--local-workers 2 starts a cluster of two processes on this machine."
     text = ""

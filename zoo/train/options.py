@@ -157,10 +157,11 @@ def choices() -> dict[str, list[str]]:
 def _sum_sparse(optimizer: Any) -> Any:
     """Sum an embedding's gradients row by row before the optimizer sees them.
 
-    TensorFlow gives the rows that a batch looked up, a token's as often as it occurs. Keras' Adam squares and
-    its clipping measures each by itself; in Adam's paper (Kingma & Ba, ICLR 2015, algorithm 1) both
-    are of the sum. And several devices, which gather rows by collectives, mix up steps of different
-    sizes: a smaller last batch ended the training ("Shape mismatch in the collective instance").
+    TensorFlow gives the rows that a batch looked up, a token's as often as it occurs. Keras' Adam
+    squares and its clipping measures each by itself; in Adam's paper (Kingma & Ba, ICLR 2015,
+    algorithm 1) both are of the sum. And several devices, which gather rows by collectives, mix up
+    steps of different sizes: a smaller last batch ended the training ("Shape mismatch in the
+    collective instance").
     """
     from zoo.backend import tf
 
