@@ -1,6 +1,6 @@
 """Does pre-training help? BERT with hidden tokens first, then on the task, against the task alone.
 
-    python benchmarks/pretraining.py [--seeds 5] [--pretrain-epochs 20] [--set KEY=VALUE ...]
+    python benchmarks/pretraining.py [--seed N ...] [--pretrain-epochs N] [--set KEY=VALUE ...]
                                      [--out benchmarks/results/pretraining.json]
 
 Of every seed: ``bert_tiny_mlm`` is trained on the training rows' texts without their labels, and
@@ -9,7 +9,8 @@ with the same settings (``scratch``), and once more for as many epochs as take t
 pre-training and fine-tuning together (``longer``): equal compute. All keep the epoch that is best on
 the validation rows. Differences are paired by seed, with a 95 % t interval of their mean.
 
-The file is written after every seed, and seeds that it holds with the same settings are kept.
+The file is written after every seed, and seeds that it holds with the same settings are kept, so that
+several processes may measure a seed each.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import click
 from paired import t_interval
 from runs import command
 from zoo.environment import measured
+from zoo.registry import models
 from zoo.run import Run, write_atomic
 
 OUT = Path(__file__).parent / "results" / "pretraining.json"
 METRICS = ("accuracy", "roc_auc", "log_loss")
+SEEDS = (0, 1, 2, 3, 4)
 
 
 def train(model: str, seed: int, folder: str, *words: str) -> dict[str, Any]:
@@ -70,21 +73,28 @@ def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str,
     return {"mean": mean, "ci_low": low, "ci_high": high}
 
 
-@click.command()
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--pretrain-epochs", default=20, show_default=True, type=click.IntRange(1))
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of all trainings.")
-@click.option("--out", default=OUT, type=click.Path(path_type=Path))
-def main(seeds: int, pretrain_epochs: int, settings: tuple[str, ...], out: Path) -> None:
-    """Measure seeds, and say what pre-training gives."""
-    about = {"data": "sentiment", "pretrain_epochs": pretrain_epochs, "set": list(settings)}
+def held(out: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """seed -> row, of the file's seeds that were measured with these settings."""
     old = json.loads(out.read_text()) if out.exists() else {}
     same = all(old.get(key) == value for key, value in about.items())
-    rows = {row["seed"]: row for row in old["rows"]} if same and old else {}
-    for seed in range(seeds):
-        if seed in rows:
+    return {row["seed"]: row for row in old["rows"]} if same and old else {}
+
+
+@click.command()
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="By default 0 to 4.")
+@click.option("--pretrain-epochs", type=click.IntRange(1), help="By default the model's own.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of all trainings.")
+@click.option("--out", default=OUT, type=click.Path(path_type=Path))
+def main(
+    seeds: tuple[int, ...], pretrain_epochs: int | None, settings: tuple[str, ...], out: Path
+) -> None:
+    """Measure seeds, and say what pre-training gives."""
+    epochs = pretrain_epochs or models().get("bert_tiny_mlm").train["epochs"]
+    about = {"data": "sentiment", "pretrain_epochs": epochs, "set": list(settings)}
+    for seed in seeds or SEEDS:
+        if seed in held(out, about):
             continue
-        row = rows[seed] = measure(seed, pretrain_epochs, settings)
+        row = measure(seed, epochs, settings)
         click.echo(
             f"seed {seed}: "
             + ", ".join(
@@ -92,6 +102,7 @@ def main(seeds: int, pretrain_epochs: int, settings: tuple[str, ...], out: Path)
                 for side in ("pretrained", "scratch", "longer")
             )
         )
+        rows = held(out, about) | {seed: row}
         found = [rows[key] for key in sorted(rows)]
         document = {
             **about,
