@@ -107,7 +107,7 @@ def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
     head = keras_nlp.layers.MaskedLMHead(
         token_embedding=backbone.token_embedding,
         intermediate_activation="gelu",
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02 * scale),
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
         layer_norm_epsilon=1e-12,
         dtype="float32",  # keras-hub's head adds a float32 bias, whatever the policy
         name="mlm_head",
@@ -218,9 +218,7 @@ def _pretrainer(
         task="masked_lm",
         kinds=("text",),
         build=build_mlm,
-        # Short pre-training learns more from each step without dropout (Geiping & Goldstein,
-        # Cramming, ICML 2023).
-        config={**_config(size, vocabulary, 64), "dropout": 0.0},
+        config=_config(size, vocabulary, 64),
         tiny=_TINY,
         data="sentiment",
         published="WordPieces of the training split, no figure on this data",
