@@ -500,6 +500,27 @@ def test_fine_tuning_starts_from_the_pretrained_layers_and_words(pretrained):
         api.train("bert_tiny", settings={**settings, "vocabulary": 99}, **more)
 
 
+def test_pretraining_starts_as_wide_as_bert_base(tmp_path):
+    from zoo.models.bert import build_bert, build_mlm
+
+    sizes = {"vocabulary": 9, "layers": 1, "heads": 2, "positions": 32, "dropout": 0.1}
+
+    def kernel(build, **more):
+        (layer,) = build((8,), **sizes, **more).get_layer("backbone").transformer_layers
+        return np.asarray(layer._self_attention_layer.query_dense.kernel)
+
+    narrow = kernel(build_mlm, width=48)
+    assert np.std(narrow) == pytest.approx(
+        4 * np.std(kernel(build_bert, width=48, outputs=1)), rel=0.05
+    )
+    preset = preset_folder(
+        tmp_path / "preset", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd"]
+    )
+    held = np.asarray(preset.transformer_layers[0]._self_attention_layer.query_dense.kernel)
+    given = kernel(build_mlm, width=16, preset=str(tmp_path / "preset"))
+    np.testing.assert_array_equal(given, held)  # published weights stay as they are
+
+
 def preset_folder(path, words):
     from zoo.backend import keras_nlp
 

@@ -78,32 +78,31 @@ def build_bert(
     return keras.Model(tokens, keras.layers.Dense(outputs, name="logits")(x), name="bert")
 
 
-def _as_wide(width: int) -> float:
-    """What to multiply random kernels by, that a narrow net's outputs are as large as BERT-Base's.
+def _widen(backbone: Any, width: int) -> None:
+    """Multiply the random kernels of a narrow net's layers, that its outputs are as large as BERT-Base's.
 
-    Kernels of any size are drawn with a deviation of 0.02, which was chosen for 768 inputs. With 128
-    the scores of attention are six times smaller, and it is slow to learn where to look.
+    keras_nlp draws those of any size with a deviation of 0.02, which was chosen for 768 inputs. With
+    128 the scores of attention are six times smaller, and pre-training is slow to learn where to look.
     """
-    return math.sqrt(_SIZES["base"][2] / width)
+    scale = math.sqrt(_SIZES["base"][2] / width)
+    for layer in backbone.transformer_layers:
+        for kernel in (v for v in layer.trainable_variables if v.name == "kernel"):
+            kernel.assign(kernel * scale)
 
 
 def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any) -> keras.Model:
     """Token ids, int32 (batch, time) -> logits of the true tokens, float32 (batch, time, vocabulary).
 
-    The output layer is the token embedding, transposed, behind a dense layer, as in BERT. Random
-    kernels are those of :func:`_as_wide`. Arguments as in :func:`build_bert`.
+    The output layer is the token embedding, transposed, behind a dense layer, as in BERT. Without a
+    preset it starts with wider kernels: :func:`_widen`. Arguments as in :func:`build_bert`.
     """
     from zoo.backend import keras, keras_nlp
 
     tokens = keras.Input(tuple(shape), dtype="int32", name="tokens")
     backbone, found = _encoded(tokens, preset, {**sizes, "vocabulary": vocabulary})
     backbone.pooled_dense.trainable = False  # nothing here reads the summary of the first token
-    scale = _as_wide(sizes["width"])
     if not preset:
-        for layer in backbone.layers:
-            if layer.name.startswith("transformer_layer"):
-                for kernel in (v for v in layer.trainable_variables if v.name == "kernel"):
-                    kernel.assign(kernel * scale)
+        _widen(backbone, sizes["width"])
     head = keras_nlp.layers.MaskedLMHead(
         token_embedding=backbone.token_embedding,
         intermediate_activation="gelu",
