@@ -51,7 +51,7 @@ def test_a_pruned_file_is_smaller_after_gzip_alone(gzip, cell, says):
     assert found.rejection(found.outcomes[0]) == says
     zipped = "(2.5 times smaller after gzip)" in found.costs(found.outcomes[0])
     assert zipped == (gzip == 400)
-    rows = {str(row[0].text): row for row in View(found.bundle)._cost().rows}
+    rows = {str(row[0].text): row for row in View(found.bundle).variants["cost"].rows}
     assert rows["int8"][2].small == cell
 
 

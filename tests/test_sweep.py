@@ -200,8 +200,8 @@ def test_the_tables_agree():
     assert {limit.field for limit in LIMITS.values()} == {
         "drop", "worst_group_drop", "bytes", "p90_ms"
     }  # fmt: skip
-    from zoo_report import view
+    from zoo_report.sections import sweep
 
-    assert set(view.LIMITS) == set(LIMITS)
-    assert set(view.PREFERRED) == set(PREFER)
-    assert set(view.FRONTS) == set(FRONTS)
+    assert set(sweep.LIMITS) == set(LIMITS)
+    assert set(sweep.PREFERRED) == set(PREFER)
+    assert set(sweep.FRONTS) == set(FRONTS)

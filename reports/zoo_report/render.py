@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from zoo_report.bundle import Bundle, Rendered
+from zoo_report.sections.base import Cell, Table
 from zoo_report.text import letter
-from zoo_report.view import Cell, Table, View
+from zoo_report.view import View
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 _LEADING = re.compile(r"^(\s*)([-+=]|\d+[.)])(?=\s|$|[-+=])")
