@@ -112,7 +112,7 @@ def compression_block() -> str:
 
 
 def _change(row: dict, name: str, sd: bool = False) -> str:
-    """A change of a share in points, of another metric as it is; with its deviation over seeds."""
+    """A change of a share in points, of another metric as it is; with ``sd`` its deviation, too."""
     if row[name] is None:
         return "-"
     factor, digits = (100, 2) if metric_text(row["metric"]).percent else (1, 3)
@@ -193,10 +193,16 @@ def targets_block() -> str:
                 [f"`{row['model']}`", name, target, f"{found['mean']:.4f} ± {found['sd']:.4f}",
                  values, f"{found['baseline']:.4f}", f"{max(row['seconds']):.0f} s"]
             )  # fmt: skip
-    machine = rows[0]
+    behind = []
+    for row in rows:
+        found = row["metrics"][row["target"]["metric"]]
+        if metric_text(row["target"]["metric"]).direction * (found["mean"] - found["baseline"]) < 0:
+            behind.append(f"`{row['model']}`")
+    machine = max(rows, key=lambda row: row["created"])
     return (
         table(["model", "test metric", "target", "mean ± sd", "five seeds", "baseline",
                "training"], lines)
+        + (f"\nBehind their baseline: {', '.join(behind)}.\n" if behind else "")
         + f"\n{machine['device']}, TensorFlow {machine['versions']['tensorflow']}, "
         f"Keras {machine['versions']['keras']}, {machine['created'][:10]}.\n"
     )  # fmt: skip
@@ -262,7 +268,8 @@ def memory_block() -> str:
         + f"\nResident memory of the whole `zoo train {found['model']} --epochs {found['epochs']}`, "
         f"{found['columns']} columns: {first:.2f} and {cached:.2f} times for {found['factor']} times the "
         f"rows (the smaller file is read whole, the larger one converted). {found['cores']} cores, "
-        f"{found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow {found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/memory.py`.\n"
+        f"{found['memory_bytes'] / 2**30:.0f} GiB, TensorFlow {found['versions']['tensorflow']}, "
+        f"{found['created'][:10]}; `python benchmarks/memory.py`.\n"
     )  # fmt: skip
 
 

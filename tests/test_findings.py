@@ -49,8 +49,8 @@ def test_a_pruned_file_is_smaller_after_gzip_alone(gzip, cell, says):
         found.bundle.variants[name]["variant"] |= {"bytes": 1200, "bytes_gzip": zipped}
     found = Findings(found.bundle)
     assert found.rejection(found.outcomes[0]) == says
-    zipped = "(2.5 times smaller after gzip)" in found.costs(found.outcomes[0])
-    assert zipped == (gzip == 400)
+    told = "(2.5 times smaller after gzip)" in found.costs(found.outcomes[0])
+    assert told == (gzip == 400)
     rows = {str(row[0].text): row for row in View(found.bundle).variants["cost"].rows}
     assert rows["int8"][2].small == cell
 

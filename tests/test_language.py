@@ -500,25 +500,37 @@ def test_fine_tuning_starts_from_the_pretrained_layers_and_words(pretrained):
         api.train("bert_tiny", settings={**settings, "vocabulary": 99}, **more)
 
 
+def kernels(model):
+    """path -> the kernels of a BERT's Transformer layers."""
+    layers = model.get_layer("backbone").transformer_layers
+    return {v.path: v for layer in layers for v in layer.weights if v.name == "kernel"}
+
+
 def test_pretraining_starts_as_wide_as_bert_base(tmp_path):
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    from zoo.backend import keras
     from zoo.models.bert import build_bert, build_mlm
+    from zoo.testing import unallocated
 
     sizes = {"vocabulary": 9, "layers": 1, "heads": 2, "positions": 32, "dropout": 0.1}
-
-    def kernel(build, **more):
-        (layer,) = build((8,), **sizes, **more).get_layer("backbone").transformer_layers
-        return np.asarray(layer._self_attention_layer.query_dense.kernel)
-
-    narrow = kernel(build_mlm, width=48)
-    assert np.std(narrow) == pytest.approx(
-        4 * np.std(kernel(build_bert, width=48, outputs=1)), rel=0.05
-    )
-    preset = preset_folder(
-        tmp_path / "preset", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd"]
-    )
-    held = np.asarray(preset.transformer_layers[0]._self_attention_layer.query_dense.kernel)
-    given = kernel(build_mlm, width=16, preset=str(tmp_path / "preset"))
-    np.testing.assert_array_equal(given, held)  # published weights stay as they are
+    made = []
+    for build, more in ((build_mlm, {}), (build_bert, {"outputs": 1})):
+        keras.utils.set_random_seed(0)
+        made.append(kernels(build((8,), width=48, **sizes, **more)))
+    wide, usual = made
+    assert len(wide) == 6
+    for path, kernel in wide.items():
+        np.testing.assert_allclose(kernel, 4 * np.asarray(usual[path]), rtol=1e-6)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd"]
+    preset = preset_folder(tmp_path / "preset", words)
+    given = kernels(build_mlm((8,), width=16, preset=str(tmp_path / "preset"), **sizes))
+    for layer in preset.transformer_layers:  # published weights stay as they are
+        for held in (v for v in layer.weights if v.name == "kernel"):
+            np.testing.assert_array_equal(given[held.path], held)
+    with unallocated():
+        counted = kernels(build_mlm((8,), width=48, **sizes)).values()
+        assert all(get_stateless_scope().get_current_value(kernel) is None for kernel in counted)
 
 
 def preset_folder(path, words):

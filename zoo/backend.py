@@ -128,6 +128,14 @@ def outline(build: Callable[[], Any]) -> int:
         return pool.submit(count).result()
 
 
+def valueless() -> bool:
+    """Whether what is built now has variables without values, as in :func:`outline`."""
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    scope = get_stateless_scope()
+    return scope is not None and not scope.initialize_variables
+
+
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python, NumPy and Keras; with ``deterministic`` also forbid nondeterministic kernels."""
     keras.utils.set_random_seed(seed)

@@ -25,6 +25,7 @@ from zoo_report.text import (
     probability,
     sentence_label,
     times,
+    times_of,
     unit,
 )
 
@@ -605,11 +606,6 @@ def _finely(row: dict[str, Any]) -> str:
 
 def _value(name: str, value: float) -> str:
     return measure(name, value) + unit(name)
-
-
-def times_of(base: Any, other: Any) -> float | None:
-    """How many times as large as another number base's is; None where one is not known."""
-    return base / other if known(base) and known(other) and other > 0 else None
 
 
 def _zipped(outcome: Outcome) -> str:

@@ -199,6 +199,11 @@ def times(
     return (ratio(size) if digits is None else fixed(size, digits)), word
 
 
+def times_of(base: Any, other: Any) -> float | None:
+    """How many times ``other`` goes into ``base``; None where either is unknown."""
+    return base / other if known(base) and known(other) and other > 0 else None
+
+
 def count(value: Any) -> str:
     """Thousands separators, or a dash."""
     return f"{int(value):,}" if known(value) else NONE

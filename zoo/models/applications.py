@@ -196,7 +196,7 @@ def _thinned(network: Any, width: float) -> Any:
 def _spec(
     name: str, params: int, accuracy: str, source: str, side: int = 0, width: float = 0.125
 ) -> ModelSpec:
-    """``side`` and ``width`` are those of the test-sized net; by itself its side is the least."""
+    """``side`` and ``width`` are those of the test-sized net; ``side`` 0 is the least one."""
     side = side or APPLICATIONS[name].least
     return ModelSpec(
         name=name,

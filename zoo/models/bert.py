@@ -79,11 +79,15 @@ def build_bert(
 
 
 def _widen(backbone: Any, width: int) -> None:
-    """Multiply the random kernels of a narrow net's layers, that its outputs are as large as BERT-Base's.
+    """Multiply random kernels so that a narrow net's outputs are as large as BERT-Base's.
 
     keras_nlp draws those of any size with a deviation of 0.02, which was chosen for 768 inputs. With
     128 the scores of attention are six times smaller, and pre-training is slow to learn where to look.
     """
+    from zoo.backend import valueless
+
+    if valueless():
+        return
     scale = math.sqrt(_SIZES["base"][2] / width)
     for layer in backbone.transformer_layers:
         for kernel in (v for v in layer.trainable_variables if v.name == "kernel"):
@@ -122,14 +126,12 @@ def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
 def _hidden_only() -> type:
     """A functional model of class ``keras.Model`` but for its training step."""
     from zoo.backend import keras, tf
-    from zoo.tasks import HIDDEN
 
     class HiddenOnly(keras.Model):
-        """Learns from the tokens that count alone, and computes no other logits: about 15 % of them.
+        """Learns from the tokens that count alone, and computes no other logits.
 
         A training step's weights, float32 (batch, time), say which. The loss is the same as that of
-        all logits. Room is kept for all hidden tokens of a batch without filling, six standard
-        deviations above the mean; were there more, the rest of them would not count in that step.
+        all logits.
         """
 
         features: Any
@@ -137,15 +139,16 @@ def _hidden_only() -> type:
 
         def train_step(self, data: Any) -> Any:
             tokens, truth, weights = data
-            size = tf.size(weights)
-            mean = HIDDEN * tf.cast(size, tf.float32)
-            room = tf.minimum(tf.cast(mean + 6 * tf.sqrt(mean), tf.int32) + 1, size)
-            kept, places = tf.math.top_k(tf.reshape(weights, [-1]), room)
-            share = tf.cast(room, kept.dtype) / tf.cast(size, kept.dtype)  # keeps the mean the mean
+            flat = tf.reshape(weights, [-1])
+            places = tf.where(flat > 0)[:, 0]
+            kept = tf.gather(flat, places)
+            # One more, which does not count: a mean needs something to be the mean of.
+            places, kept = tf.concat([places, [0]], 0), tf.concat([kept, [0.0]], 0)
+            share = tf.cast(tf.size(kept), kept.dtype) / tf.cast(tf.size(flat), kept.dtype)
             self._places = places[None]
             try:
                 truth = tf.gather(tf.reshape(truth, [-1]), places)[None]
-                return super().train_step((tokens, truth, kept[None] * share))
+                return super().train_step((tokens, truth, kept[None] * share))  # keeps the mean
             finally:
                 self._places = None
 
@@ -212,7 +215,7 @@ def _pretrainer(
 ) -> ModelSpec:
     return ModelSpec(
         name=f"bert_{size}_mlm",
-        version="1.0",
+        version="1.1",
         family="bert",
         task="masked_lm",
         kinds=("text",),

@@ -1,4 +1,4 @@
-"""Pictures of what the model says, where it does not say classes or values."""
+"""The section of the report on what the model says."""
 
 from __future__ import annotations
 

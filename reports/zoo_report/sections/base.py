@@ -1,4 +1,4 @@
-"""Cells and tables, and what every section of the page is made of."""
+"""What the sections of the page share: its documents, tables of cells, and how numbers are shown."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from markupsafe import Markup
 
 from zoo_report import svg
 from zoo_report.bundle import Bundle
-from zoo_report.findings import Findings, benefit, times_of
-from zoo_report.text import NONE, clean, interval, known, measure, metric_text, plain, times, unit
+from zoo_report.findings import Findings, benefit
+from zoo_report.text import (
+    NONE,
+    clean,
+    interval,
+    known,
+    measure,
+    metric_text,
+    plain,
+    times,
+    times_of,
+    unit,
+)
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
           "October", "November", "December")  # fmt: skip
@@ -207,7 +218,7 @@ def versus(
     return f"{number}× {word}" if number else word
 
 
-def word(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Any JSON value in a cell."""
     if value is None:
         return NONE
@@ -218,7 +229,7 @@ def word(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {word(item)}" for key, item in value.items()) or NONE
+        return ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) or NONE
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(word, value)) or NONE
+        return ", ".join(map(value_text, value)) or NONE
     return str(value) or NONE

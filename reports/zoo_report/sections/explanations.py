@@ -1,4 +1,4 @@
-"""Attributions, how good they are, and how far compression moved them."""
+"""The section of the report on reasons."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Explanations(Section):
             ],
             "drift": self._drift(),
             "missing": self._make("explain"),
-            "audit_missing": None if self.bundle.audit else f"zoo audit {self.run['run']}",
+            "audit_missing": self._uncompared(),
         }
 
     def _importance(self, result: dict[str, Any]) -> Markup | None:

@@ -1,4 +1,4 @@
-"""Metrics by group, and what compression changed in them."""
+"""The section of the report on groups."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fairness(Section):
             "deltas": self._deltas(),
             "errors": grouped((n, r["error"]) for n, r in results.items() if r.get("error")),
             "missing": self._make("fairness"),
-            "audit_missing": None if self.bundle.audit else f"zoo audit {self.run['run']}",
+            "audit_missing": self._uncompared(),
         }
 
     def _attribute(self, attribute: str, results: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the numbers do not say, and the commands that make them again."""
+"""The section of the report on limits, and its commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep tried, and what it took."""
+"""The section of the report on a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the model was trained, and on what."""
+"""The section of the report on training and data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from zoo_report import svg
-from zoo_report.sections.base import QUALITY, Cell, Section, Table, date_text, header, word
+from zoo_report.sections.base import QUALITY, Cell, Section, Table, date_text, header, value_text
 from zoo_report.text import capital, count, fixed, known, metric_text
 
 IN_UNITS = ("mae", "rmse")  # metrics in the unit of the target
@@ -180,7 +180,7 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _facts(pairs: dict[str, Any]) -> list[tuple[str, str]]:
     """Named facts, without those that are unknown."""
     return [
-        (name, str(value) if "seed" in name.lower() else word(value))
+        (name, str(value) if "seed" in name.lower() else value_text(value))
         for name, value in pairs.items()
         if value not in (None, "", [], {})
     ]

@@ -1,4 +1,4 @@
-"""Quality and cost of each variant, and the trade-offs between them."""
+"""The section of the report on quality and cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Variants(Section):
     """Quality and cost of each variant, and the trade-offs between them."""
 
     def variants(self) -> dict[str, Any]:
-        quality, cost = self._quality(), self.cost()
+        quality, cost = self._quality(), self._cost()
         return {
             "quality": quality,
             "cost": cost,
@@ -74,7 +74,7 @@ class Variants(Section):
             frozenset(range(1, len(columns))),
         )
 
-    def cost(self) -> Table:
+    def _cost(self) -> Table:
         documents = [self.found.document(name) for name in self.names]
         divisor, word = byte_unit([document.get("bytes") for document in documents])
         factor, short = self._latency_unit()

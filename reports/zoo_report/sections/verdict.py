@@ -1,11 +1,11 @@
-"""What the page begins with: which run it is, and what is recommended."""
+"""The section of the report on what to take."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from zoo_report.findings import Outcome
-from zoo_report.sections.base import SIZE, Cell, Section, Table, date_text, versus, word
+from zoo_report.sections.base import SIZE, Cell, Section, Table, date_text, value_text, versus
 from zoo_report.text import (
     NONE,
     byte_unit,
@@ -133,8 +133,8 @@ class Verdict(Section):
             [
                 Cell(str(gate["name"])),
                 Cell("passed", tone="good") if gate.get("passed") else Cell("failed", tone="bad"),
-                Cell(word(gate.get("expected"))),
-                Cell(word(gate.get("received"))),
+                Cell(value_text(gate.get("expected"))),
+                Cell(value_text(gate.get("received"))),
             ]
             for gate in gates
         ]
