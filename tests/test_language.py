@@ -378,11 +378,12 @@ def test_hidden_tokens_are_the_shares_that_were_meant():
     one = [np.asarray(a) for a in draw(raw.x, raw.y, raw.weights, tf.constant([1, 2], tf.int64))]
     two = [np.asarray(a) for a in draw(raw.x, raw.y, raw.weights, tf.constant([1, 3], tf.int64))]
     fixed = task.settle(plan, raw, np.arange(200))
-    for x, y, hidden in (one, two, (fixed.x, fixed.y, fixed.weights)):
+    judged = (fixed.x, fixed.y, fixed.weights)
+    for (x, y, hidden), share in ((one, 0.3), (two, 0.3), (judged, 0.15)):
         assert (y == ids).all()
         assert hidden[:, 0].sum() == hidden[:, 40:].sum() == 0
         count = hidden.sum()
-        assert 0.12 < count / (200 * 39) < 0.18
+        assert count / (200 * 39) == pytest.approx(share, abs=0.03)
         changed = x != ids
         assert (hidden[changed] == 1).all()
         assert 0.75 < (x == 4).sum() / count < 0.85
@@ -448,6 +449,10 @@ def test_pre_training_learns_from_hidden_tokens_alone_what_all_logits_would_teac
         change = value - np.array(variable)
         np.testing.assert_allclose(change, tf.convert_to_tensor(gradient), rtol=0, atol=1e-6)
     assert model(tokens).shape == (8, 9, 40)  # whoever asks gets all logits
+    before = [np.array(variable) for variable in variables]
+    assert np.isfinite(step((tokens, truth, 0 * weights))["loss"])  # a batch with nothing hidden
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
 
 
 def test_masked_tokens_are_restored_better_than_by_frequency(pretrained):
