@@ -170,7 +170,7 @@ def _weights(name: str, width: float, channels: int, weights: str) -> str | None
                 f"The published weights of {name} can't be downloaded.",
                 expected=f"a network that reaches {row.weights}",
                 received=str(error)[:200],
-                hint="Offline: download that file elsewhere and pass --set weights=FILE, or leave "
+                hint="Offline: download that file elsewhere and pass --weights FILE, or leave "
                 "weights out to start from random ones.",
                 kind="no_network",
                 exit_code=FAILURE,
