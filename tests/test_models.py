@@ -113,7 +113,7 @@ def test_published_weights_without_a_network_say_what_to_do(monkeypatch):
     with pytest.raises(ZooError) as raised:
         applications.build("mobilenet_v2", (32, 32, 3), 3, weights="imagenet")
     assert raised.value.kind == "no_network"
-    assert "--set weights=FILE" in raised.value.hint
+    assert "--weights FILE" in raised.value.hint
     assert "mobilenet_notop.h5" in raised.value.expected
 
 

@@ -374,7 +374,7 @@ def prepare(
     if request.offline and config.get("weights") == "imagenet":
         raise ZooError(
             "Published weights are downloaded, which --offline forbids.",
-            expected="--set weights=FILE, or no weights",
+            expected="--weights FILE, or no weights",
             received="weights=imagenet and --offline",
             hint=f"`zoo train {spec.name} --set weights=imagenet` says which file, without --offline.",
             kind="offline",
