@@ -1,6 +1,6 @@
 """Deep CNNs as ``keras.applications`` defines them, with a head of our own and pictures from 0 to 1.
 
-Each starts from random weights, or from published ones with ``--set weights=imagenet|FILE``. What
+Each starts from random weights, or from published ones with ``--weights imagenet|FILE``. What
 the published weights expect of a picture (range, channel order, channel means) is part of the graph,
 so that every artefact takes the same pictures as every other model.
 """

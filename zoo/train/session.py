@@ -376,7 +376,7 @@ def prepare(
             "Published weights are downloaded, which --offline forbids.",
             expected="--weights FILE, or no weights",
             received="weights=imagenet and --offline",
-            hint=f"`zoo train {spec.name} --set weights=imagenet` says which file, without --offline.",
+            hint=f"`zoo train {spec.name} --weights imagenet` says which file, without --offline.",
             kind="offline",
         )
     brought = _of_preset(spec, config.get("preset", ""), request.offline)
