@@ -54,7 +54,8 @@ def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: 
                 "--runs", str(root))  # fmt: skip
     idle = os.getloadavg()[0] < (os.cpu_count() or 1) + 0.5
     pruned = pruned_gzip(run, [r["variant"] for r in swept["results"] if not r["error"]])
-    found = {}
+    found: dict[str, dict] = {}
+    base_p90 = next(r["p90_ms"] for r in swept["results"] if not r["recipe"]) if idle else None
     for row in swept["results"]:
         if row["error"]:
             found[row["recipe"] or "base"] = {"error": row["error"]}
@@ -69,6 +70,7 @@ def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: 
             "bytes": row["bytes"],
             "bytes_gzip": row["bytes_gzip"],
             "p90_ms": row["p90_ms"] if idle else None,
+            "p90_base_ms": base_p90,
             "sparsity": row["sparsity"],
             "sparsities": [min(la["sparsity"] for la in layers), max(la["sparsity"] for la in layers)],
             "smallest_kernel": min(la["weights"] for la in layers),
@@ -93,6 +95,11 @@ def pruned_gzip(run: Run, names: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def beside(base: Mapping[str, Any], made: Mapping[str, Any], name: str) -> float | None:
+    """What a variant's cost is compared with: base's, of a latency that of the same sweep."""
+    return made.get("p90_base_ms", base[name]) if name == "p90_ms" else base[name]
+
+
 def summary(seeds: Mapping[str, dict]) -> list[dict]:
     """One row a recipe: means over its seeds, and what it loses against base, paired."""
     rows = []
@@ -112,7 +119,8 @@ def summary(seeds: Mapping[str, dict]) -> list[dict]:
             row[name] = round(statistics.mean(values), 5) if values else None
             row[f"{name}_sd"] = round(statistics.stdev(values), 5) if len(values) > 1 else None
         for name in (*COSTS, "pruned_gzip"):
-            ratios = [made[name] / base[name] for base, made in pairs if made[name] and base[name]]
+            ratios = [made[name] / against for base, made in pairs
+                      if made[name] and (against := beside(base, made, name))]  # fmt: skip
             row[f"{name}_ratio"] = round(statistics.mean(ratios), 4) if ratios else None
         row |= {name: round(statistics.mean(made[name] for _, made in pairs)) for name in COSTS[:2]}
         row["sparsities"] = [
@@ -252,7 +260,7 @@ def main(
             if wanted:
                 with tempfile.TemporaryDirectory() as scratch:
                     found = measure(name, seed, wanted, kept or Path(scratch), seconds)
-                row["seeds"][str(seed)] = {**row["seeds"].get(str(seed), {}), **before, **found}
+                row["seeds"][str(seed)] = {**row["seeds"].get(str(seed), {}), **found, **before}
             row |= {"recipes": summary(row["seeds"]), **measured()}
             rows[name] = row
             text = json.dumps([rows[k] for k in sorted(rows)], indent=1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -208,32 +207,6 @@ def targets_block() -> str:
     )  # fmt: skip
 
 
-def pretraining_block() -> str:
-    """What pre-training gives over the same net's random start, and over longer training of that."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "pretraining.json").read_text())
-    sides = {"pretrained": "pre-trained", "scratch": "from its random start",
-             "longer": "from its random start, as long as both"}  # fmt: skip
-    lines = []
-    for side, words in sides.items():
-        rows = [row[side] for row in found["rows"]]
-        values = [row["accuracy"] for row in rows]
-        over = found["differences"].get(side, {}).get("accuracy")
-        lines.append([
-            words, ", ".join(f"{value:.4f}" for value in values), f"{statistics.mean(values):.4f}",
-            f"{100 * over['mean']:+.2f} [{100 * over['ci_low']:+.2f}, {100 * over['ci_high']:+.2f}]"
-            if over else "-",
-        ])  # fmt: skip
-    last = found["rows"][-1]
-    return (
-        table(["`bert_tiny`", "test accuracy, each seed", "mean", "what pre-training gives, points"],
-              lines)
-        + f"\n{found['pretrain_epochs']} epochs of pre-training, {last['pretrained']['epochs']} of "
-        f"training, up to {max(row['longer']['epochs'] for row in found['rows'])} where as long as both; "
-        f"paired by seed, 95 % intervals. {last['device']}, TensorFlow {last['versions']['tensorflow']}, "
-        f"{last['created'][:10]}; `python benchmarks/pretraining.py`.\n"
-    )  # fmt: skip
-
-
 def training_block() -> str:
     from zoo.train.options import HELP, TrainOptions, choices
 
@@ -329,7 +302,6 @@ BLOCKS = {
     "tutorials": tutorials_block,
     "help": help_block,
     "targets": targets_block,
-    "pretraining": pretraining_block,
     "training": training_block,
     "memory": memory_block,
     "speed": speed_block,
