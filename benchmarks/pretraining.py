@@ -1,17 +1,19 @@
 """Does pre-training help? BERT with hidden tokens first, then on the task, against the task alone.
 
-    python benchmarks/pretraining.py [--seed N ...] [--pretrain-epochs N] [--set KEY=VALUE ...]
+    python benchmarks/pretraining.py [--seed N ...] [--pretrain-epochs N]
                                      [--out benchmarks/results/pretraining.json]
 
 Of every seed: ``bert_tiny_mlm`` is trained on the training rows' texts without their labels, and
 ``bert_tiny`` is fine-tuned from it (``--init-from``); the same net is trained from its random start
-with the same settings (``scratch``), and once more with as many epochs as pre-training and
-fine-tuning take together (``longer``): equal compute, by the median seconds of an epoch of each. All
-keep the epoch that is best on the validation rows; ``longer`` ends after :data:`PATIENCE` epochs
-without a better one. Differences are paired by seed, with a 95 % t interval of their mean.
+with the same settings (``scratch``), and twice with as many epochs as pre-training and fine-tuning
+take together: equal compute, by the median seconds of an epoch of each. ``longer`` stretches the whole
+schedule over them; ``longer_same_warmup`` warms up in as many steps as ``scratch`` and stretches the
+decay alone, since a net that overfits in its third epoch should not still be warming up then. All keep
+the epoch that is best on the validation rows; the longer ones end after :data:`PATIENCE` epochs without
+a better one. Differences are paired by seed, with a 95 % t interval of their mean.
 
-The file is written after every seed, and seeds that it holds are kept. Processes on cores of their
-own may share it, each with its own ``--seed``.
+The file is written after every seed; what it holds is kept, and sides that a seed lacks are measured.
+Processes on cores of their own may share it, each with its own ``--seed``.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import math
 import statistics
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ OUT = Path(__file__).parent / "results" / "pretraining.json"
 METRICS = ("accuracy", "roc_auc", "log_loss")
 SEEDS = (0, 1, 2, 3, 4)
 MODELS = ("bert_tiny_mlm", "bert_tiny")
+SIDES = ("pretrained", "scratch", "longer", "longer_same_warmup")
 #: Epochs without a better validation loss after which the longer training ends. Its best epoch is one
 #: of the first four; from then on the training loss alone falls.
 PATIENCE = 5
@@ -51,33 +55,49 @@ def epoch_seconds(run: Run) -> float:
     return statistics.median(row["seconds"] for row in rows[1:] or rows)
 
 
-def measure(seed: int, pretrain_epochs: int, settings: tuple[str, ...]) -> dict[str, Any]:
-    """The three trainings of one seed: side -> what it reached."""
-    words = [word for setting in settings for word in ("--set", setting)]
+def reached(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of a training."""
+    return {"epochs": document["epochs"], "seconds": document["seconds"],
+            **{name: document["metrics"][name] for name in METRICS}}  # fmt: skip
+
+
+def without_longer(seed: int, pretrain_epochs: int) -> dict[str, Any]:
+    """The row of a seed without its longer trainings, and how many epochs they may take."""
     with tempfile.TemporaryDirectory() as folder:
-        start = train("bert_tiny_mlm", seed, folder, *words, "--name", "start",
+        start = train("bert_tiny_mlm", seed, folder, "--name", "start",
                       "--epochs", str(pretrain_epochs))  # fmt: skip
-        pretrained = train("bert_tiny", seed, folder, *words, "--name", "pretrained",
+        pretrained = train("bert_tiny", seed, folder, "--name", "pretrained",
                            "--init-from", "start")  # fmt: skip
-        scratch = train("bert_tiny", seed, folder, *words, "--name", "scratch")
+        scratch = train("bert_tiny", seed, folder, "--name", "scratch")
         took = {name: epoch_seconds(Run(Path(folder) / name))
                 for name in ("start", "pretrained", "scratch")}  # fmt: skip
-        both = pretrain_epochs * took["start"] + pretrained["epochs"] * took["pretrained"]
-        budget = math.ceil(both / took["scratch"])
-        longer = train("bert_tiny", seed, folder, *words, "--name", "longer", "--epochs",
-                       str(budget), "--set", f"patience={PATIENCE}")  # fmt: skip
-    sides = {"pretrained": pretrained, "scratch": scratch, "longer": longer}
+    both = pretrain_epochs * took["start"] + pretrained["epochs"] * took["pretrained"]
     return {
         "seed": seed,
         "pretraining": {"epochs": start["epochs"], "seconds": start["seconds"],
                         "metrics": start["metrics"]},
         "epoch_seconds": took,
-        "budget_epochs": budget,
-        **{side: {"epochs": found["epochs"], "seconds": found["seconds"],
-                  **{name: found["metrics"][name] for name in METRICS}}
-           for side, found in sides.items()},
-        **measured(),
+        "budget_epochs": math.ceil(both / took["scratch"]),
+        "pretrained": reached(pretrained),
+        "scratch": reached(scratch),
     }  # fmt: skip
+
+
+def longer(seed: int, epochs: int, *words: str) -> dict[str, Any]:
+    """The same net from its random start, for up to so many epochs."""
+    with tempfile.TemporaryDirectory() as folder:
+        return reached(train("bert_tiny", seed, folder, "--epochs", str(epochs),
+                             "--set", f"patience={PATIENCE}", *words))  # fmt: skip
+
+
+def complete(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with each of the longer trainings that it lacks."""
+    options, epochs = models().get("bert_tiny").train, row["budget_epochs"]
+    share = options["warmup"] * options["epochs"] / epochs  # of all steps: as many as scratch's
+    sides = {"longer": (), "longer_same_warmup": ("--set", f"warmup={share}")}
+    found = {side: row[side] if side in row else longer(row["seed"], epochs, *words)
+             for side, words in sides.items()}  # fmt: skip
+    return row | found | measured()
 
 
 def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float | None]:
@@ -85,6 +105,16 @@ def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str,
     mean, *ends = t_interval([row["pretrained"][metric] - row[other][metric] for row in rows])
     low, high = (None if math.isnan(end) else end for end in ends)
     return {"mean": mean, "ci_low": low, "ci_high": high}
+
+
+def differences(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """other side -> metric -> difference, over the seeds that have the side."""
+    found = {}
+    for other in SIDES[1:]:
+        has = [row for row in rows if other in row]
+        if has:
+            found[other] = {metric: difference(has, metric, other) for metric in METRICS}
+    return found
 
 
 def held(out: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -101,50 +131,30 @@ def held(out: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
 @click.command()
 @click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="By default 0 to 4.")
 @click.option("--pretrain-epochs", type=click.IntRange(1), help="By default the model's own.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Of all trainings; a setting that both models have.",
-)
 @click.option("--out", default=OUT, type=click.Path(path_type=Path))
-def main(
-    seeds: tuple[int, ...], pretrain_epochs: int | None, settings: tuple[str, ...], out: Path
-) -> None:
+def main(seeds: tuple[int, ...], pretrain_epochs: int | None, out: Path) -> None:
     """Measure seeds, and say what pre-training gives."""
     specs = [models().get(name) for name in MODELS]
     epochs = pretrain_epochs or specs[0].train["epochs"]
     about = {
         "data": "sentiment",
         "pretrain_epochs": epochs,
-        "set": list(settings),
         "models": [{"name": s.name, "version": s.version, "train": dict(s.train)} for s in specs],
     }
     about = json.loads(json.dumps(about))  # as the file holds it
     out.parent.mkdir(parents=True, exist_ok=True)
     for seed in seeds or SEEDS:
-        if seed in held(out, about):
+        row = held(out, about).get(seed)
+        if row and all(side in row for side in SIDES):
             continue
-        row = measure(seed, epochs, settings)
-        click.echo(
-            f"seed {seed}: "
-            + ", ".join(
-                f"{side} {row[side]['accuracy']:.4f} ({row[side]['seconds']:.0f} s)"
-                for side in ("pretrained", "scratch", "longer")
-            )
-        )
+        row = complete(row or without_longer(seed, epochs))
+        click.echo(f"seed {seed}: " + ", ".join(
+            f"{side} {row[side]['accuracy']:.4f} ({row[side]['seconds']:.0f} s)"
+            for side in SIDES))  # fmt: skip
         with locked(out.parent, f".{out.name}.lock"):
             rows = held(out, about) | {seed: row}
             found = [rows[key] for key in sorted(rows)]
-            document = {
-                **about,
-                "rows": found,
-                "differences": {
-                    other: {metric: difference(found, metric, other) for metric in METRICS}
-                    for other in ("scratch", "longer")
-                },
-            }
+            document = {**about, "rows": found, "differences": differences(found)}
             write_atomic(out, json.dumps(document, indent=1) + "\n")
     for other, metrics in json.loads(out.read_text())["differences"].items():
         click.echo(f"pretrained - {other}: " + ", ".join(
