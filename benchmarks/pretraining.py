@@ -1,7 +1,6 @@
 """Does pre-training help? BERT with hidden tokens first, then on the task, against the task alone.
 
-    python benchmarks/pretraining.py [--seed N ...] [--pretrain-epochs N]
-                                     [--out benchmarks/results/pretraining.json]
+    python benchmarks/pretraining.py [--seed N ...] [--out benchmarks/results/pretraining.json]
 
 Of every seed: ``bert_tiny_mlm`` is trained on the training rows' texts without their labels, and
 ``bert_tiny`` is fine-tuned from it (``--init-from``); the same net is trained from its random start
@@ -61,17 +60,16 @@ def reached(document: Mapping[str, Any]) -> dict[str, Any]:
             **{name: document["metrics"][name] for name in METRICS}}  # fmt: skip
 
 
-def without_longer(seed: int, pretrain_epochs: int) -> dict[str, Any]:
+def without_longer(seed: int) -> dict[str, Any]:
     """The row of a seed without its longer trainings, and how many epochs they may take."""
     with tempfile.TemporaryDirectory() as folder:
-        start = train("bert_tiny_mlm", seed, folder, "--name", "start",
-                      "--epochs", str(pretrain_epochs))  # fmt: skip
+        start = train("bert_tiny_mlm", seed, folder, "--name", "start")
         pretrained = train("bert_tiny", seed, folder, "--name", "pretrained",
                            "--init-from", "start")  # fmt: skip
         scratch = train("bert_tiny", seed, folder, "--name", "scratch")
         took = {name: epoch_seconds(Run(Path(folder) / name))
                 for name in ("start", "pretrained", "scratch")}  # fmt: skip
-    both = pretrain_epochs * took["start"] + pretrained["epochs"] * took["pretrained"]
+    both = start["epochs"] * took["start"] + pretrained["epochs"] * took["pretrained"]
     return {
         "seed": seed,
         "pretraining": {"epochs": start["epochs"], "seconds": start["seconds"],
@@ -130,15 +128,12 @@ def held(out: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 @click.command()
 @click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="By default 0 to 4.")
-@click.option("--pretrain-epochs", type=click.IntRange(1), help="By default the model's own.")
 @click.option("--out", default=OUT, type=click.Path(path_type=Path))
-def main(seeds: tuple[int, ...], pretrain_epochs: int | None, out: Path) -> None:
+def main(seeds: tuple[int, ...], out: Path) -> None:
     """Measure seeds, and say what pre-training gives."""
     specs = [models().get(name) for name in MODELS]
-    epochs = pretrain_epochs or specs[0].train["epochs"]
     about = {
         "data": "sentiment",
-        "pretrain_epochs": epochs,
         "models": [{"name": s.name, "version": s.version, "train": dict(s.train)} for s in specs],
     }
     about = json.loads(json.dumps(about))  # as the file holds it
@@ -147,7 +142,7 @@ def main(seeds: tuple[int, ...], pretrain_epochs: int | None, out: Path) -> None
         row = held(out, about).get(seed)
         if row and all(side in row for side in SIDES):
             continue
-        row = complete(row or without_longer(seed, epochs))
+        row = complete(row or without_longer(seed))
         click.echo(f"seed {seed}: " + ", ".join(
             f"{side} {row[side]['accuracy']:.4f} ({row[side]['seconds']:.0f} s)"
             for side in SIDES))  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,37 @@ def targets_block() -> str:
     )  # fmt: skip
 
 
+def pretraining_block() -> str:
+    """What pre-training gives over the same net's random start, and over longer training of that."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "pretraining.json").read_text())
+    sides = {
+        "pretrained": "pre-trained",
+        "scratch": "from its random start",
+        "longer": "the same, as long as both",
+        "longer_same_warmup": "the same, as long as both, with no longer a warm-up",
+    }
+    lines = []
+    for side, words in sides.items():
+        values = [row[side]["accuracy"] for row in found["rows"]]
+        over = found["differences"].get(side, {}).get("accuracy")
+        lines.append([
+            words, ", ".join(f"{value:.4f}" for value in values), f"{statistics.mean(values):.4f}",
+            f"{100 * over['mean']:+.2f} [{100 * over['ci_low']:+.2f}, {100 * over['ci_high']:+.2f}]"
+            if over else "-",
+        ])  # fmt: skip
+    last = found["rows"][-1]
+    longest = max(row[side]["epochs"] for row in found["rows"] for side in sides if "longer" in side)
+    budgets = [row["budget_epochs"] for row in found["rows"]]
+    return (
+        table(["`bert_tiny`", "test accuracy, each seed", "mean", "pre-training gives, points"], lines)
+        + f"\n{last['pretraining']['epochs']} epochs of pre-training, {last['pretrained']['epochs']} of "
+        f"training. As long as both would be {min(budgets)} to {max(budgets)} epochs; these trainings "
+        f"ended after {longest} at most, several epochs after their best one. Paired by seed, 95 % "
+        f"intervals. {last['device']}, TensorFlow {last['versions']['tensorflow']}, "
+        f"{last['created'][:10]}; `python benchmarks/pretraining.py`.\n"
+    )
+
+
 def training_block() -> str:
     from zoo.train.options import HELP, TrainOptions, choices
 
@@ -302,6 +334,7 @@ BLOCKS = {
     "tutorials": tutorials_block,
     "help": help_block,
     "targets": targets_block,
+    "pretraining": pretraining_block,
     "training": training_block,
     "memory": memory_block,
     "speed": speed_block,

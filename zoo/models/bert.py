@@ -224,7 +224,7 @@ def _pretrainer(
         tiny=_TINY,
         data="sentiment",
         published="WordPieces of the training split, no figure on this data",
-        train={"epochs": 12, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 1e-2,
+        train={"epochs": 40, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 1e-2,
                "schedule": "linear", "warmup": 0.05},
         encoding={"tokenizer": "wordpiece", "vocabulary": vocabulary},
         skips=_SKIPS,
