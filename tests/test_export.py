@@ -255,3 +255,79 @@ def test_numbers_that_are_not_finite_have_no_range():
     model = keras.Model(inputs, layers.Conv2D(1, 2)(whole))
     assert np.isnan(model(x)).any()
     assert answers(to_litert(model, "int8", x), x).shape == (32, 3, 3, 1)
+
+
+def _layered(inputs, outputs):
+    from zoo.backend import keras
+
+    tensors = [keras.Input((width,), name=f"of.{width}") for width in (6, 5)]
+    x = keras.layers.concatenate([keras.layers.Dense(8)(tensor) for tensor in tensors])
+    made = [keras.layers.Dense(4)(x), keras.layers.Dense(2)(x)]
+    taken = {tensor.name: tensor for tensor in tensors} if inputs is dict else tensors
+    given = {list: made, dict: {"wide": made[0], "narrow": made[1]}, None: made[0]}[outputs]
+    return keras.Model(taken, given)
+
+
+@pytest.mark.parametrize("format", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "names", "said"),
+    [
+        (list, None, ["of_6", "of_5"], ["output"]),
+        (dict, list, ["of_6", "of_5"], ["output_0", "output_1"]),
+        (list, dict, ["of_6", "of_5"], ["wide", "narrow"]),
+    ],
+)
+def test_models_of_several_inputs_and_outputs(format, inputs, outputs, names, said):
+    from ai_edge_litert.interpreter import Interpreter
+
+    from zoo.backend import keras
+    from zoo.export import to_litert
+
+    keras.utils.set_random_seed(0)
+    model = _layered(inputs, outputs)
+    rng = np.random.default_rng(0)
+    six, five = (rng.normal(size=(64, width)).astype("float32") for width in (6, 5))
+    x = {"of.6": six, "of.5": five} if inputs is dict else [six, five]
+    run = Interpreter(model_content=to_litert(model, format, x)).get_signature_runner()
+    assert sorted(run.get_input_details()) == sorted(names)
+    answers = [run(of_6=six[k : k + 1], of_5=five[k : k + 1]) for k in range(64)]
+    assert sorted(answers[0]) == sorted(said)
+    found = model.predict(x, verbose=0)
+    found = (
+        found
+        if isinstance(found, dict)
+        else dict(zip(said, keras.tree.flatten(found), strict=True))
+    )
+    for name, meant in found.items():
+        off = np.concatenate([answer[name] for answer in answers]) - meant
+        assert np.abs(off).max() < (1e-5 if format == "float32" else 0.05 * np.ptp(meant)), name
+
+
+def test_a_subclass_shows_what_it_takes_by_samples():
+    from ai_edge_litert.interpreter import Interpreter
+
+    from zoo.backend import keras
+    from zoo.export import to_litert
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(name="net")
+            self.read, self.say = keras.layers.GRU(6), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.say(self.read(x["steps"]) + x["more"])
+
+    keras.utils.set_random_seed(0)
+    model, rng = Net(), np.random.default_rng(0)
+    x = {"steps": rng.normal(size=(64, 5, 4)).astype("float32"),
+         "more": rng.normal(size=(64, 6)).astype("float32")}  # fmt: skip
+    meant = np.asarray(model(x))
+    for format, share in (("float32", 1e-5), ("int8", 0.05)):
+        run = Interpreter(model_content=to_litert(model, format, x)).get_signature_runner()
+        answers = [run(**{name: rows[k : k + 1] for name, rows in x.items()}) for k in range(64)]
+        off = np.concatenate([answer["output"] for answer in answers]) - meant
+        assert np.abs(off).max() < share * np.ptp(meant)
+    with pytest.raises(
+        ValueError, match=r"net has no graph that shows what it takes: give samples"
+    ):
+        to_litert(model)

@@ -1,7 +1,8 @@
 """A Keras model as a LiteRT file.
 
 The recipe that converts every kind of model: a ``tf.Module`` that holds the variables, a function
-with named inputs and a fixed batch of 1, saved with a signature, then converted from there.
+with named inputs and a fixed batch of 1, saved with a signature, then converted from there. Inputs that
+are lists or dicts of tensors are flattened, each named after its ``keras.Input`` or its place.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
-from zoo.quantizable import quantizable, unrolled
+from zoo.quantizable import quantizable, rows_of, taken_inputs, unrolled
 from zoo.ranges import remeasure
 from zoo.slim import slim
 
@@ -89,24 +91,29 @@ FORMATS: dict[str, Format] = {
 def to_litert(
     model: Any,
     format: str = "float32",
-    samples: np.ndarray | None = None,
+    samples: Any = None,
     batch: int | None = 1,
 ) -> bytes:
-    """Convert a functional Keras model.
+    """Convert a Keras model.
 
     Args:
-        model: one input, logits or values as output.
+        model: a built Keras 3 model, its output logits or values.
         format: a name of :data:`FORMATS`.
-        samples: float32 (n, ...) inputs for calibration; needed where the format is calibrated.
+        samples: inputs for calibration, (n, ...) arrays in the structure that the model takes them
+            in; needed where the format is calibrated, and of a model without a graph of its own (a
+            subclass of ``keras.Model``), whose inputs' shapes they show.
         batch: rows a call, or None for any number (recurrent layers are then unrolled: a loop over
             batches of any size needs operations that LiteRT lacks).
-    Returns the ``.tflite`` file's content, with the signature ``serving_default``.
-    Raises :class:`ZooError` where the converter gives up.
+    Returns the ``.tflite`` file's content, with the signature ``serving_default``: its output is
+    called ``output``, several of them ``output_0`` and so on, or as the model's dict has them.
+    Raises ``ValueError`` where samples are needed, :class:`ZooError` where the converter gives up.
     """
+    from zoo.backend import keras
+
     row = FORMATS[format]
-    if row.calibrated and (samples is None or not len(samples)):
+    if row.calibrated and (samples is None or not len(keras.tree.flatten(samples)[0])):
         raise ValueError(f"{format} needs samples to calibrate the activations' ranges")
-    chosen = samples[:CALIBRATION_SAMPLES] if row.calibrated and samples is not None else None
+    chosen = rows_of(samples, 0, CALIBRATION_SAMPLES) if row.calibrated else None
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         with contextlib.ExitStack() as stack:
@@ -114,12 +121,13 @@ def to_litert(
                 stack.enter_context(quantizable(model, chosen))
             elif batch is None:
                 stack.enter_context(unrolled(model))
-            name, loops = to_saved_model(model, folder, batch)
-        job = Job(format, name, batch or 1)
+            names, loops = to_saved_model(model, folder, batch, samples)
+        job = Job(format, tuple(names), batch or 1)
+        given = None if chosen is None else [np.asarray(one) for one in keras.tree.flatten(chosen)]
         try:
             if row.calibrated and loops:
-                return _convert_apart(folder, job, chosen)
-            return convert(folder, job, chosen)
+                return _convert_apart(folder, job, given)
+            return convert(folder, job, given)
         except Exception as error:  # the converter's class is not public, and others get through
             raise ZooError(
                 f"{model.name} could not be converted to LiteRT ({format}).",
@@ -131,15 +139,15 @@ def to_litert(
 
 @dataclass(frozen=True)
 class Job:
-    """What is made of a SavedModel: the format, the input's name, rows a call of calibration."""
+    """What is made of a SavedModel: the format, the inputs' names, rows a call of calibration."""
 
     format: str
-    input: str
+    inputs: tuple[str, ...]
     rows: int
 
 
-def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
-    """The ``.tflite`` of a SavedModel; ``samples`` (n, ...) where its format is calibrated."""
+def convert(folder: Path, job: Job, samples: Sequence[np.ndarray] | None) -> bytes:
+    """The ``.tflite`` of a SavedModel; ``samples``, (n, ...) of each input, where it is calibrated."""
     from tensorflow.lite.python.convert import mlir_quantize
 
     from zoo.backend import tf
@@ -151,16 +159,17 @@ def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
     row = FORMATS[job.format]
     row.configure(converter, tf)
 
-    def batches(rows: np.ndarray) -> Iterator[np.ndarray]:
-        for k in range(0, len(rows), job.rows):
-            yield np.resize(rows[k : k + job.rows], (job.rows, *rows.shape[1:]))
+    def batches(inputs: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        for k in range(0, len(inputs[0]), job.rows):
+            yield {name: np.resize(rows[k : k + job.rows], (job.rows, *rows.shape[1:]))
+                   for name, rows in zip(job.inputs, inputs, strict=True)}  # fmt: skip
 
     with quiet():
         if samples is None:
             return slim(converter.convert())
         given = samples
         converter.representative_dataset = lambda: (
-            ("serving_default", {job.input: batch}) for batch in batches(given)
+            ("serving_default", batch) for batch in batches(given)
         )
         # Private names, of the TensorFlow that pyproject.toml pins.
         converter._experimental_calibrate_only = row.remeasured
@@ -170,7 +179,7 @@ def convert(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
         return slim(content)
 
 
-def _convert_apart(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
+def _convert_apart(folder: Path, job: Job, samples: Sequence[np.ndarray] | None) -> bytes:
     """:func:`convert` in a process of its own: calibrating a loop may end the process it runs in.
 
     Raises ``RuntimeError`` with the last line it said, or the signal that ended it.
@@ -178,7 +187,7 @@ def _convert_apart(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
     from zoo.run import write_arrays
 
     made, given = folder / "made.tflite", folder / "samples.npz"
-    write_arrays(given, {} if samples is None else {"samples": samples})
+    write_arrays(given, dict(zip(job.inputs, samples or (), strict=False)))
     words = [sys.executable, "-P", "-m", "zoo.export", str(folder), json.dumps(asdict(job))]
     packages = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
@@ -197,23 +206,26 @@ def _convert_apart(folder: Path, job: Job, samples: np.ndarray | None) -> bytes:
 def _apart(folder: Path, job: Job) -> None:
     """What :func:`_convert_apart` starts."""
     with np.load(folder / "samples.npz", allow_pickle=False) as stored:
-        samples = stored["samples"] if "samples" in stored.files else None
+        samples = [stored[name] for name in job.inputs] if stored.files else None
     (folder / "made.tflite").write_bytes(convert(folder, job, samples))
 
 
-def to_saved_model(model: Any, folder: Path, batch: int | None = None) -> tuple[str, bool]:
-    """Write a functional Keras model as a SavedModel with the signature ``serving_default``.
+def to_saved_model(
+    model: Any, folder: Path, batch: int | None = None, samples: Any = None
+) -> tuple[list[str], bool]:
+    """Write a Keras model as a SavedModel with the signature ``serving_default``.
 
     Args:
         folder: where to; it exists and is empty.
         batch: rows a call, or None for any number.
-    Returns the name of the signature's input (its output is called ``output``), and whether the graph
-    holds loops or branches.
+        samples: inputs of a model without a graph of its own.
+    Returns the names of the signature's inputs, flattened, and whether the graph holds loops or
+    branches. Raises ``ValueError`` where a model without a graph comes without samples.
     """
     from zoo.backend import tf
     from zoo.quiet import quiet
 
-    name, serve = _serving(model, batch)
+    names, serve = _serving(model, batch, samples)
     module = tf.Module()
     module.variables_held = [variable.value for variable in model.variables]
     module.serve = serve
@@ -221,7 +233,7 @@ def to_saved_model(model: Any, folder: Path, batch: int | None = None) -> tuple[
         tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
     graph = serve.get_concrete_function().graph.as_graph_def()
     nodes = [*graph.node, *(node for made in graph.library.function for node in made.node_def)]
-    return name, any(node.op.endswith(("While", "If", "Case")) for node in nodes)
+    return names, any(node.op.endswith(("While", "If", "Case")) for node in nodes)
 
 
 def to_onnx(model: Any, batch: int | None = None) -> bytes:
@@ -259,20 +271,35 @@ def require_onnx() -> None:
         )
 
 
-def _serving(model: Any, batch: int | None) -> tuple[str, Any]:
-    """The input's name, and the model in inference mode as a function with a signature."""
-    from zoo.backend import tf
+def _serving(model: Any, batch: int | None, samples: Any = None) -> tuple[list[str], Any]:
+    """The inputs' names, and the model in inference mode as a function of them with a signature."""
+    from zoo.backend import keras, tf
 
-    (tensor,) = model.inputs
-    name = tensor.name.split(":")[0]
+    taken = taken_inputs(model, samples)
+    flat = keras.tree.flatten(taken)
+    if isinstance(flat[0], keras.KerasTensor):
+        names = [re.sub(r"\W", "_", tensor.name.split(":")[0]) for tensor in flat]
+    else:
+        names = _names(taken, "input")
+    specs = [tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, name=name)
+             for tensor, name in zip(flat, names, strict=True)]  # fmt: skip
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, name=name)]
-    )
-    def serve(inputs: Any) -> dict[str, Any]:
-        return {"output": model(inputs, training=False)}
+    @tf.function(input_signature=specs)
+    def serve(*inputs: Any) -> dict[str, Any]:
+        found = model(keras.tree.pack_sequence_as(taken, inputs), training=False)
+        return dict(zip(_names(found, "output"), keras.tree.flatten(found), strict=True))
 
-    return name, serve
+    return names, serve
+
+
+def _names(structure: Any, stem: str) -> list[str]:
+    """``stem`` of a single tensor; of more, their keys, or the stem and their places."""
+    from zoo.backend import keras
+
+    paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
+    keys = ["_".join(map(str, path)) for path in paths]
+    named = paths[0] and all(isinstance(path[0], str) for path in paths)
+    return keys if named else ["_".join(filter(None, (stem, key))) for key in keys]
 
 
 if __name__ == "__main__":

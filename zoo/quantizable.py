@@ -11,8 +11,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from zoo.kernels import flat_layers
 from zoo.overrides import override, restore
 
@@ -24,8 +22,32 @@ BELOW = 12.0
 FLOOR = -20.0
 
 
+def taken_inputs(model: Any, samples: Any = None) -> Any:
+    """What a model takes, in its structure: the graph's input tensors, or ``samples`` where it has none.
+
+    Raises ``ValueError`` where there are neither.
+    """
+    graph = getattr(model, "_functional", None) or model  # a Sequential holds one
+    taken = getattr(graph, "_inputs_struct", None)
+    if taken is None:
+        taken = samples
+    if taken is None:
+        raise ValueError(
+            f"{model.name} has no graph that shows what it takes: give samples, (n, ...) arrays of its "
+            "inputs, or build it with keras.Input"
+        )
+    return taken
+
+
+def rows_of(samples: Any, first: int, last: int) -> Any:
+    """Some rows of inputs in any structure."""
+    from zoo.backend import keras
+
+    return keras.tree.map_structure(lambda one: one[first:last], samples)
+
+
 @contextlib.contextmanager
-def quantizable(model: Any, samples: np.ndarray | None) -> Iterator[None]:
+def quantizable(model: Any, samples: Any) -> Iterator[None]:
     """The same model, as far as anyone can tell from its outputs, with tensors that fit 8 bits.
 
     Recurrent layers are unrolled where their length is known and at most :data:`LONGEST_UNROLLED`.
@@ -33,18 +55,19 @@ def quantizable(model: Any, samples: np.ndarray | None) -> Iterator[None]:
     (n, ...) of the model; masked probabilities stay exactly 0. It is undone at the end of the block.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(unrolled(model))
+        stack.enter_context(unrolled(model, samples))
         stack.enter_context(_masked_gently(model, samples))
         yield
 
 
 @contextlib.contextmanager
-def unrolled(model: Any) -> Iterator[None]:
+def unrolled(model: Any, samples: Any = None) -> Iterator[None]:
     """Recurrent layers without a loop, where their length is known and not too long."""
     from zoo.backend import keras
 
     loops = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.RNN)]
-    lengths = [tensor.shape[1] for tensor in model.inputs if len(tensor.shape) > 1]
+    taken = keras.tree.flatten(taken_inputs(model, samples)) if loops else []
+    lengths = [one.shape[1] for one in taken if len(one.shape) > 1]
     if None in lengths or max(lengths, default=0) > LONGEST_UNROLLED:
         loops = []
     before = [layer.unroll for layer in loops]
@@ -69,7 +92,7 @@ class _Floor:
 
 
 @contextlib.contextmanager
-def _masked_gently(model: Any, samples: np.ndarray | None) -> Iterator[None]:
+def _masked_gently(model: Any, samples: Any) -> Iterator[None]:
     """Softmax layers, keras-hub's among them, and attention's fused path, which has the same mask."""
     from zoo.backend import keras
 
@@ -84,8 +107,10 @@ def _masked_gently(model: Any, samples: np.ndarray | None) -> Iterator[None]:
         for layer in fused:
             layer._dropout = layer._dropout or 1e-9  # else the scores never meet its softmax layer
         if samples is not None and softmaxes:
-            for k in range(0, len(samples), 32):  # eagerly, so that the floors see the scores
-                model(samples[k : k + 32], training=False)
+            for k in range(0, len(keras.tree.flatten(samples)[0]), 32):
+                model(
+                    rows_of(samples, k, k + 32), training=False
+                )  # eagerly: the floors see the scores
         yield
     finally:
         for layer, rate in zip(fused, rates, strict=True):

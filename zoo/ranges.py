@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,15 @@ SAME_SCALE = (
 )  # fmt: skip
 
 
-def remeasure(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
+def remeasure(content: bytes, batches: Iterable[Mapping[str, np.ndarray]]) -> bytes:
     """A calibrated ``.tflite``, of float32 values with ranges -> the same with ranges that are right.
 
     The bodies of loops and branches keep the calibrator's ranges: of a loop an interpreter shows the
     last turn alone. So does a tensor in which no number is finite.
 
     Args:
-        batches: what it was calibrated with, each of as many rows as a call takes.
+        batches: what it was calibrated with: of each of the signature's inputs as many rows as a call
+            takes.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -73,7 +74,7 @@ def _groups(model: Any, graph: Any, tensors: Iterable[int]) -> list[set[int]]:
 
 
 def _observe(
-    content: bytes, indices: list[int], batches: Iterable[np.ndarray]
+    content: bytes, indices: list[int], batches: Iterable[Mapping[str, np.ndarray]]
 ) -> dict[int, tuple[float, float]]:
     """Each float32 tensor's least and greatest finite value over the samples."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -84,10 +85,11 @@ def _observe(
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    (into,) = interpreter.get_input_details()
+    into = interpreter.get_signature_runner().get_input_details()
     found: dict[int, tuple[float, float]] = {}
     for batch in batches:
-        interpreter.set_tensor(into["index"], batch.astype(into["dtype"]))
+        for name, details in into.items():
+            interpreter.set_tensor(details["index"], batch[name].astype(details["dtype"]))
         interpreter.invoke()
         for index in indices:
             values = interpreter.get_tensor(index)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.quantizable import taken_inputs
+
 
 def distill(
     student: Any,
@@ -27,8 +29,8 @@ def distill(
     is one logit), times the squared temperature; else the mean squared difference of the outputs.
 
     Args:
-        student, teacher: functional Keras 3 models with the same input; outputs are logits (or
-            values) of the same shape.
+        student, teacher: functional Keras 3 models with the same input or inputs; outputs are logits
+            (or values) of the same shape.
         temperature: what logits are divided by, 1 or more.
         weight: share of the teacher's part, 0 to 1.
         features: names of the student's layers -> names of the teacher's, whose outputs of equal shape
@@ -68,8 +70,8 @@ def distill(
                 f"expected features of one shape, received {mine.shape[1:]} of the student's "
                 f"{name!r} and {wanted.shape[1:]} of the teacher's {pairs[name]!r}"
             )
-    guide = keras.Model(teacher.inputs, [teacher.outputs[0], *theirs])
-    seen = keras.Model(student.inputs, [student.outputs[0], *ours]) if pairs else None
+    guide = keras.Model(taken_inputs(teacher), [teacher.outputs[0], *theirs])
+    seen = keras.Model(taken_inputs(student), [student.outputs[0], *ours]) if pairs else None
 
     def far(said: Any, meant: Any) -> Any:
         if not classes:
@@ -100,4 +102,4 @@ def distill(
                     loss += feature_weight * gap
             return loss
 
-    return Student(student.inputs, student.outputs, name=student.name)
+    return Student(taken_inputs(student), student.outputs, name=student.name)
