@@ -227,10 +227,14 @@ def pretraining_block() -> str:
             if over else "-",
         ])  # fmt: skip
     last = found["rows"][-1]
-    longest = max(row[side]["epochs"] for row in found["rows"] for side in sides if "longer" in side)
+    longest = max(
+        row[side]["epochs"] for row in found["rows"] for side in sides if "longer" in side
+    )
     budgets = [row["budget_epochs"] for row in found["rows"]]
     return (
-        table(["`bert_tiny`", "test accuracy, each seed", "mean", "pre-training gives, points"], lines)
+        table(
+            ["`bert_tiny`", "test accuracy, each seed", "mean", "pre-training gives, points"], lines
+        )
         + f"\n{last['pretraining']['epochs']} epochs of pre-training, {last['pretrained']['epochs']} of "
         f"training. As long as both would be {min(budgets)} to {max(budgets)} epochs; these trainings "
         f"ended after {longest} at most, several epochs after their best one. Paired by seed, 95 % "

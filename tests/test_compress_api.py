@@ -77,6 +77,62 @@ def test_pruned_weights_are_plain_zeros_and_zip_well(sparsity, times):
     assert not np.signbit(np.asarray(kernel)[np.asarray(kernel) == 0]).any()
 
 
+def test_distilling_takes_dicts_and_refuses_models_without_a_graph():
+    from zoo.backend import keras
+    from zoo.compress import distill
+
+    def of_two(width):
+        inputs = {name: keras.Input((4,), name=name) for name in ("b", "a")}
+        x = keras.layers.concatenate([keras.layers.Dense(width)(inputs[name]) for name in "ba"])
+        return keras.Model(inputs, keras.layers.Dense(2)(x))
+
+    class Graphless(keras.Model):
+        pass
+
+    x = {"a": rows(64, 4), "b": rows(64, 4)[::-1].copy()}
+    teacher, student = of_two(8), of_two(2)
+
+    def gap():
+        answers = [model.predict(x, verbose=0) for model in (student, teacher)]
+        return float(np.square(answers[0] - answers[1]).mean())
+
+    before = gap()
+    training = distill(student, teacher, weight=1.0, classes=False)
+    training.compile(keras.optimizers.Adam(0.03), "mse")
+    training.fit(x, np.zeros((64, 2)), epochs=20, batch_size=16, verbose=0)
+    assert gap() < before / 10
+    with pytest.raises(ValueError, match="received plain, which has no graph"):
+        distill(Graphless(name="plain"), teacher)
+    with pytest.raises(
+        ValueError, match=r"inputs of one shape, received \[\(4,\), \(4,\)\] and \[\(4,\)\]"
+    ):
+        distill(student, net(keras.layers.Dense(2), shape=(4,)))
+
+
+def test_samples_that_do_not_fit_leave_the_model_as_it_was():
+    from zoo.backend import keras
+    from zoo.compress import quantize_aware
+
+    model, x = net(keras.layers.Dense(3), shape=(4,)), rows(8, 4)
+    before, weights = model.predict(x, verbose=0), model.get_weights()
+    with pytest.raises(ValueError, match="incompatible"):
+        quantize_aware(model, rows(8, 5))
+    assert type(model.layers[0]) is keras.layers.Dense
+    assert np.array_equal(model.predict(x, verbose=0), before)
+    assert all(map(np.array_equal, model.get_weights(), weights))
+
+
+def test_a_pruning_needs_steps_and_a_file_a_known_format():
+    from zoo.backend import keras
+    from zoo.compress import prune, to_litert
+
+    model = net(keras.layers.Dense(3), shape=(4,))
+    with pytest.raises(ValueError, match="more steps than begin, 10, received 10"):
+        prune(model, 0.5, steps=10, begin=10)
+    with pytest.raises(ValueError, match=r"one of float32, float16.* received 'int7'"):
+        to_litert(model, "int7")
+
+
 @pytest.mark.parametrize("module", ["pruning", "clustering", "quantizing", "distilling"], ids=str)
 def test_examples_of_the_docstrings(module):
     found = doctest.testmod(importlib.import_module(f"zoo.compress.{module}"))

@@ -106,10 +106,12 @@ def to_litert(
             batches of any size needs operations that LiteRT lacks).
     Returns the ``.tflite`` file's content, with the signature ``serving_default``: its output is
     called ``output``, several of them ``output_0`` and so on, or as the model's dict has them.
-    Raises ``ValueError`` where samples are needed, :class:`ZooError` where the converter gives up.
+    Raises ``ValueError`` for an unknown format and where samples are needed, :class:`ZooError` where the converter gives up.
     """
     from zoo.backend import keras
 
+    if format not in FORMATS:
+        raise ValueError(f"expected one of {', '.join(FORMATS)}, received {format!r}")
     row = FORMATS[format]
     if row.calibrated and (samples is None or not len(keras.tree.flatten(samples)[0])):
         raise ValueError(f"{format} needs samples to calibrate the activations' ranges")

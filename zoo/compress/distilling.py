@@ -6,7 +6,7 @@ FitNets (Romero et al., ICLR 2015).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.quantizable import taken_inputs
@@ -58,9 +58,19 @@ def distill(
         raise ValueError(f"expected a weight from 0 to 1, received {weight}")
     if temperature < 1:
         raise ValueError(f"expected a temperature of at least 1, received {temperature}")
+    for model in (student, teacher):
+        if not getattr(model, "outputs", None):
+            raise ValueError(
+                f"expected models that are built with keras.Input, received {model.name}, which has no "
+                "graph: its outputs' shape is not known"
+            )
     shapes = [tuple(model.outputs[0].shape[1:]) for model in (student, teacher)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"expected outputs of one shape, received {shapes[0]} and {shapes[1]}")
+    takes = [[tuple(one.shape[1:]) for one in keras.tree.flatten(taken_inputs(model))]
+             for model in (student, teacher)]  # fmt: skip
+    if not _alike(*takes):
+        raise ValueError(f"expected inputs of one shape, received {takes[0]} and {takes[1]}")
     pairs = dict(features or {})
     ours = [student.get_layer(name).output for name in pairs]
     theirs = [teacher.get_layer(name).output for name in pairs.values()]
@@ -103,3 +113,12 @@ def distill(
             return loss
 
     return Student(taken_inputs(student), student.outputs, name=student.name)
+
+
+def _alike(ours: Sequence[tuple], theirs: Sequence[tuple]) -> bool:
+    """Whether shapes are the same, as far as both are known."""
+    return len(ours) == len(theirs) and all(
+        len(mine) == len(other)
+        and all(m == o or None in (m, o) for m, o in zip(mine, other, strict=True))
+        for mine, other in zip(ours, theirs, strict=True)
+    )

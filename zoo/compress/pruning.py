@@ -272,6 +272,8 @@ def prune(
 
     Returns the handle. Raises ``ValueError`` for a wrong argument or a model without kernels.
     """
+    if steps <= begin:
+        raise ValueError(f"expected more steps than begin, {begin}, received {steps}")
     return Pruner(
         model,
         sparsity,

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from zoo.compress.mot import mot
 from zoo.kernels import Kernel, all_kernels, flat_layers
 from zoo.overrides import Attached, override, reading, restore
@@ -58,7 +56,7 @@ class Range:
 class FakeQuantizer(Attached):
     """Rounds a model's kernels and activations to 8 bits while it trains; :func:`quantize_aware`."""
 
-    def __init__(self, model: Any, samples: np.ndarray | None, decay: float) -> None:
+    def __init__(self, model: Any, samples: Any, decay: float) -> None:
         self.model, self.decay = model, decay
         self.kernels = all_kernels(model)
         self.ranges: list[Range] = []
@@ -78,7 +76,11 @@ class FakeQuantizer(Attached):
             if outward or inward:
                 self._override(layer, {"call": self._call(type(layer).call, inward, outward)})
         if samples is not None:
-            self._calibrate(samples)
+            try:
+                self._calibrate(samples)
+            except BaseException:  # samples that the model does not take: it stays what it was
+                self._give_back()
+                raise
 
     @property
     def variables(self) -> list[Any]:  # type: ignore[override]
@@ -135,7 +137,7 @@ class FakeQuantizer(Attached):
 
         return keras.tree.map_structure(one, values)
 
-    def _calibrate(self, samples: np.ndarray) -> None:
+    def _calibrate(self, samples: Any) -> None:
         """Start the activations' ranges at those of ``samples``, unrounded."""
         self._observed = {}
         try:
@@ -147,22 +149,24 @@ class FakeQuantizer(Attached):
 
     def release(self) -> None:
         """Give the layers their own calls back, and snap the kernels to their grid."""
+        self._give_back()
+        snap(self.model)
+
+    def _give_back(self) -> None:
         for layer in reversed(self._overridden):
             restore(layer)
         self._overridden = []
-        snap(self.model)
 
 
-def quantize_aware(
-    model: Any, samples: np.ndarray | None = None, *, decay: float = 0.999
-) -> FakeQuantizer:
+def quantize_aware(model: Any, samples: Any = None, *, decay: float = 0.999) -> FakeQuantizer:
     """Train a Keras 3 model for 8 bits: its weights and activations are rounded while it trains.
 
     Args:
         model: a built Keras 3 model. Kernels of Dense, EinsumDense, Conv, DepthwiseConv, Embedding
             layers and recurrent cells are rounded, also inside attention and nested models.
-        samples: inputs, float32 (n, ...), that the activations' ranges start from; from -6 to 6
-            otherwise, as TF-MOT does, which takes some thousand steps to forget.
+        samples: inputs, (n, ...) arrays in the structure that the model takes them in, that the
+            activations' ranges start from; from -6 to 6 otherwise, as TF-MOT does, which takes some
+            thousand steps to forget.
         decay: of the moving average of the activations' ranges, a step.
 
     Compile after this call, fit, then leave the ``with`` block or call ``release()``: the kernels are
