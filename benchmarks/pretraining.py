@@ -5,14 +5,15 @@
 Of every seed: ``bert_tiny_mlm`` is trained on the training rows' texts without their labels, and
 ``bert_tiny`` is fine-tuned from it (``--init-from``); the same net is trained from its random start
 with the same settings (``scratch``), and twice with as many epochs as pre-training and fine-tuning
-take together: equal compute, by the median seconds of an epoch of each. ``longer`` stretches the whole
+take together: up to equal compute, by the median seconds of an epoch of each. ``longer`` stretches the whole
 schedule over them; ``longer_same_warmup`` warms up in as many steps as ``scratch`` and stretches the
 decay alone, since a net that overfits in its third epoch should not still be warming up then. All keep
 the epoch that is best on the validation rows; the longer ones end after :data:`PATIENCE` epochs without
 a better one. Differences are paired by seed, with a 95 % t interval of their mean.
 
-The file is written after every seed; what it holds is kept, and sides that a seed lacks are measured.
-Processes on cores of their own may share it, each with its own ``--seed``.
+The file is written after every part; what it holds is kept, and longer trainings that a seed lacks are
+added (``created`` is when the last one was). Processes on cores of their own may share it, each with its
+own ``--seed``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import math
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def without_longer(seed: int) -> dict[str, Any]:
         "budget_epochs": math.ceil(both / took["scratch"]),
         "pretrained": reached(pretrained),
         "scratch": reached(scratch),
+        **measured(),
     }  # fmt: skip
 
 
@@ -88,14 +90,13 @@ def longer(seed: int, epochs: int, *words: str) -> dict[str, Any]:
                              "--set", f"patience={PATIENCE}", *words))  # fmt: skip
 
 
-def complete(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with each of the longer trainings that it lacks."""
+def longer_ones(row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each of the longer trainings that a row lacks, and what it reached."""
     options, epochs = models().get("bert_tiny").train, row["budget_epochs"]
     share = options["warmup"] * options["epochs"] / epochs  # of all steps: as many as scratch's
-    sides = {"longer": (), "longer_same_warmup": ("--set", f"warmup={share}")}
-    found = {side: row[side] if side in row else longer(row["seed"], epochs, *words)
-             for side, words in sides.items()}  # fmt: skip
-    return row | found | measured()
+    for side, words in (("longer", ()), ("longer_same_warmup", ("--set", f"warmup={share}"))):
+        if side not in row:
+            yield side, longer(row["seed"], epochs, *words)
 
 
 def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float | None]:
@@ -138,19 +139,25 @@ def main(seeds: tuple[int, ...], out: Path) -> None:
     }
     about = json.loads(json.dumps(about))  # as the file holds it
     out.parent.mkdir(parents=True, exist_ok=True)
-    for seed in seeds or SEEDS:
-        row = held(out, about).get(seed)
-        if row and all(side in row for side in SIDES):
-            continue
-        row = complete(row or without_longer(seed))
-        click.echo(f"seed {seed}: " + ", ".join(
-            f"{side} {row[side]['accuracy']:.4f} ({row[side]['seconds']:.0f} s)"
-            for side in SIDES))  # fmt: skip
+
+    def keep(row: dict[str, Any]) -> None:
         with locked(out.parent, f".{out.name}.lock"):
-            rows = held(out, about) | {seed: row}
+            rows = held(out, about) | {row["seed"]: row}
             found = [rows[key] for key in sorted(rows)]
             document = {**about, "rows": found, "differences": differences(found)}
             write_atomic(out, json.dumps(document, indent=1) + "\n")
+
+    for seed in seeds or SEEDS:
+        row = held(out, about).get(seed)
+        if row is None:
+            row = without_longer(seed)
+            keep(row)
+        for side, found in longer_ones(row):
+            row |= {side: found, **measured()}
+            keep(row)
+        click.echo(f"seed {seed}: " + ", ".join(
+            f"{side} {row[side]['accuracy']:.4f} ({row[side]['seconds']:.0f} s)"
+            for side in SIDES))  # fmt: skip
     for other, metrics in json.loads(out.read_text())["differences"].items():
         click.echo(f"pretrained - {other}: " + ", ".join(
             f"{metric} {d['mean']:+.4f}"

@@ -214,8 +214,8 @@ def pretraining_block() -> str:
     sides = {
         "pretrained": "pre-trained",
         "scratch": "from its random start",
-        "longer": "the same, as long as both",
-        "longer_same_warmup": "the same, as long as both, with no longer a warm-up",
+        "longer": "the same, up to as long as both",
+        "longer_same_warmup": "the same, up to as long as both, with as short a warm-up",
     }
     lines = []
     for side, words in sides.items():

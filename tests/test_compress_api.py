@@ -101,12 +101,21 @@ def test_distilling_takes_dicts_and_refuses_models_without_a_graph():
     training.compile(keras.optimizers.Adam(0.03), "mse")
     training.fit(x, np.zeros((64, 2)), epochs=20, batch_size=16, verbose=0)
     assert gap() < before / 10
-    with pytest.raises(ValueError, match="received plain, which has no graph"):
+    with pytest.raises(ValueError, match="received plain, of which no outputs are known"):
         distill(Graphless(name="plain"), teacher)
     with pytest.raises(
-        ValueError, match=r"inputs of one shape, received \[\(4,\), \(4,\)\] and \[\(4,\)\]"
+        ValueError, match=r"inputs of one shape, received a \(4,\), b \(4,\) and \(4,\)"
     ):
         distill(student, net(keras.layers.Dense(2), shape=(4,)))
+    with pytest.raises(ValueError, match=r"outputs of one shape, received \(2,\) and \(3,\)"):
+        distill(net(keras.layers.Dense(2)), net(keras.layers.Dense(3)))
+    any_length, tokens = ((None,), (8,))
+    embed = (
+        keras.layers.Embedding(9, 4),
+        keras.layers.GlobalAveragePooling1D(),
+        keras.layers.Dense(2),
+    )
+    distill(net(*embed, shape=tokens), net(*embed, shape=any_length))
 
 
 def test_samples_that_do_not_fit_leave_the_model_as_it_was():

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
-from zoo.quantizable import quantizable, rows_of, taken_inputs, unrolled
+from zoo.quantizable import quantizable, unrolled
 from zoo.ranges import remeasure
+from zoo.signature import arranged, count_of, names_of, rows_of, taken_inputs
 from zoo.slim import slim
 
 CALIBRATION_SAMPLES = 256
@@ -97,23 +97,28 @@ def to_litert(
     """Convert a Keras model.
 
     Args:
-        model: a built Keras 3 model, its output logits or values.
+        model: a built Keras 3 model; logits or values as outputs.
         format: a name of :data:`FORMATS`.
         samples: inputs for calibration, (n, ...) arrays in the structure that the model takes them
-            in; needed where the format is calibrated, and of a model without a graph of its own (a
-            subclass of ``keras.Model``), whose inputs' shapes they show.
+            in; needed where the format is calibrated, and of a subclass of ``keras.Model`` that has
+            no graph: its ``call`` takes them as one argument, and sizes other than the batch stay
+            those of the samples.
         batch: rows a call, or None for any number (recurrent layers are then unrolled: a loop over
             batches of any size needs operations that LiteRT lacks).
-    Returns the ``.tflite`` file's content, with the signature ``serving_default``: its output is
-    called ``output``, several of them ``output_0`` and so on, or as the model's dict has them.
-    Raises ``ValueError`` for an unknown format and where samples are needed, :class:`ZooError` where the converter gives up.
+    Returns the ``.tflite`` file's content, with the signature ``serving_default``. Inputs have the
+    names of their ``keras.Input``; an output is called ``output``, those of a list ``output_0`` and so
+    on, those of a dict after their keys.
+    Raises ``ValueError`` for an unknown format and for samples that lack or do not fit,
+    :class:`ZooError` where the converter gives up.
     """
     from zoo.backend import keras
 
     if format not in FORMATS:
         raise ValueError(f"expected one of {', '.join(FORMATS)}, received {format!r}")
     row = FORMATS[format]
-    if row.calibrated and (samples is None or not len(keras.tree.flatten(samples)[0])):
+    if samples is not None and count_of(samples):
+        samples = arranged(model, samples)
+    elif row.calibrated:
         raise ValueError(f"{format} needs samples to calibrate the activations' ranges")
     chosen = rows_of(samples, 0, CALIBRATION_SAMPLES) if row.calibrated else None
     with tempfile.TemporaryDirectory() as text:
@@ -122,12 +127,12 @@ def to_litert(
             if row.calibrated:
                 stack.enter_context(quantizable(model, chosen))
             elif batch is None:
-                stack.enter_context(unrolled(model))
+                stack.enter_context(unrolled(model, samples))
             names, loops = to_saved_model(model, folder, batch, samples)
         job = Job(format, tuple(names), batch or 1)
-        given = None if chosen is None else [np.asarray(one) for one in keras.tree.flatten(chosen)]
+        given = None if chosen is None else keras.tree.flatten(chosen)
         try:
-            if row.calibrated and loops:
+            if given is not None and loops:
                 return _convert_apart(folder, job, given)
             return convert(folder, job, given)
         except Exception as error:  # the converter's class is not public, and others get through
@@ -181,7 +186,7 @@ def convert(folder: Path, job: Job, samples: Sequence[np.ndarray] | None) -> byt
         return slim(content)
 
 
-def _convert_apart(folder: Path, job: Job, samples: Sequence[np.ndarray] | None) -> bytes:
+def _convert_apart(folder: Path, job: Job, samples: Sequence[np.ndarray]) -> bytes:
     """:func:`convert` in a process of its own: calibrating a loop may end the process it runs in.
 
     Raises ``RuntimeError`` with the last line it said, or the signal that ended it.
@@ -189,7 +194,7 @@ def _convert_apart(folder: Path, job: Job, samples: Sequence[np.ndarray] | None)
     from zoo.run import write_arrays
 
     made, given = folder / "made.tflite", folder / "samples.npz"
-    write_arrays(given, dict(zip(job.inputs, samples or (), strict=False)))
+    write_arrays(given, {str(place): rows for place, rows in enumerate(samples)})
     words = [sys.executable, "-P", "-m", "zoo.export", str(folder), json.dumps(asdict(job))]
     packages = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
@@ -208,7 +213,7 @@ def _convert_apart(folder: Path, job: Job, samples: Sequence[np.ndarray] | None)
 def _apart(folder: Path, job: Job) -> None:
     """What :func:`_convert_apart` starts."""
     with np.load(folder / "samples.npz", allow_pickle=False) as stored:
-        samples = [stored[name] for name in job.inputs] if stored.files else None
+        samples = [stored[str(place)] for place in range(len(job.inputs))]
     (folder / "made.tflite").write_bytes(convert(folder, job, samples))
 
 
@@ -238,11 +243,12 @@ def to_saved_model(
     return names, any(node.op.endswith(("While", "If", "Case")) for node in nodes)
 
 
-def to_onnx(model: Any, batch: int | None = None) -> bytes:
-    """Convert a functional Keras model to ONNX (opset 17), by tf2onnx.
+def to_onnx(model: Any, batch: int | None = None, samples: Any = None) -> bytes:
+    """Convert a Keras model to ONNX (opset 17), by tf2onnx.
 
     Args:
         batch: rows a call, or None for any number.
+        samples: inputs of a model without a graph of its own.
     Raises :class:`ZooError` where the extra ``onnx`` is not installed.
     """
     require_onnx()
@@ -250,7 +256,7 @@ def to_onnx(model: Any, batch: int | None = None) -> bytes:
 
     from zoo.quiet import quiet
 
-    _, serve = _serving(model, batch)
+    _, serve = _serving(model, batch, samples)
     with quiet():
         made, _ = tf2onnx.convert.from_function(
             serve, input_signature=serve.input_signature, opset=17
@@ -278,30 +284,16 @@ def _serving(model: Any, batch: int | None, samples: Any = None) -> tuple[list[s
     from zoo.backend import keras, tf
 
     taken = taken_inputs(model, samples)
-    flat = keras.tree.flatten(taken)
-    if isinstance(flat[0], keras.KerasTensor):
-        names = [re.sub(r"\W", "_", tensor.name.split(":")[0]) for tensor in flat]
-    else:
-        names = _names(taken, "input")
+    names = names_of(taken, "input")
     specs = [tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, name=name)
-             for tensor, name in zip(flat, names, strict=True)]  # fmt: skip
+             for tensor, name in zip(keras.tree.flatten(taken), names, strict=True)]  # fmt: skip
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
         found = model(keras.tree.pack_sequence_as(taken, inputs), training=False)
-        return dict(zip(_names(found, "output"), keras.tree.flatten(found), strict=True))
+        return dict(zip(names_of(found, "output"), keras.tree.flatten(found), strict=True))
 
     return names, serve
-
-
-def _names(structure: Any, stem: str) -> list[str]:
-    """``stem`` of a single tensor; of more, their keys, or the stem and their places."""
-    from zoo.backend import keras
-
-    paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
-    keys = ["_".join(map(str, path)) for path in paths]
-    named = paths[0] and all(isinstance(path[0], str) for path in paths)
-    return keys if named else ["_".join(filter(None, (stem, key))) for key in keys]
 
 
 if __name__ == "__main__":

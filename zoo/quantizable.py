@@ -8,11 +8,13 @@ which the scores are all the same in 8 bits.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from zoo.kernels import flat_layers
 from zoo.overrides import override, restore
+from zoo.signature import count_of, rows_of, taken_inputs
 
 #: Steps of a recurrent layer that are written out one by one; of more than these it stays a loop.
 LONGEST_UNROLLED = 256
@@ -20,30 +22,6 @@ LONGEST_UNROLLED = 256
 BELOW = 12.0
 #: A score of a masked place, where there are no samples to find the least score of.
 FLOOR = -20.0
-
-
-def taken_inputs(model: Any, samples: Any = None) -> Any:
-    """What a model takes, in its structure: the graph's input tensors, or ``samples`` where it has none.
-
-    Raises ``ValueError`` where there are neither.
-    """
-    graph = getattr(model, "_functional", None) or model  # a Sequential holds one
-    taken = getattr(graph, "_inputs_struct", None)
-    if taken is None:
-        taken = samples
-    if taken is None:
-        raise ValueError(
-            f"{model.name} has no graph that shows what it takes: give samples, (n, ...) arrays of its "
-            "inputs, or build it with keras.Input"
-        )
-    return taken
-
-
-def rows_of(samples: Any, first: int, last: int) -> Any:
-    """Some rows of inputs in any structure."""
-    from zoo.backend import keras
-
-    return keras.tree.map_structure(lambda one: one[first:last], samples)
 
 
 @contextlib.contextmanager
@@ -65,11 +43,13 @@ def unrolled(model: Any, samples: Any = None) -> Iterator[None]:
     """Recurrent layers without a loop, where their length is known and not too long."""
     from zoo.backend import keras
 
-    loops = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.RNN)]
-    taken = keras.tree.flatten(taken_inputs(model, samples)) if loops else []
+    recurrent = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.RNN)]
+    taken = keras.tree.flatten(taken_inputs(model, samples)) if recurrent else []
     lengths = [one.shape[1] for one in taken if len(one.shape) > 1]
-    if None in lengths or max(lengths, default=0) > LONGEST_UNROLLED:
-        loops = []
+    longest = None if None in lengths else max(lengths, default=0)
+    loops = [
+        layer for layer in recurrent if (_length(layer, longest) or math.inf) <= LONGEST_UNROLLED
+    ]
     before = [layer.unroll for layer in loops]
     try:
         for layer in loops:
@@ -78,6 +58,15 @@ def unrolled(model: Any, samples: Any = None) -> Iterator[None]:
     finally:
         for layer, value in zip(loops, before, strict=True):
             layer.unroll = value
+
+
+def _length(layer: Any, otherwise: int | None) -> int | None:
+    """The steps that a recurrent layer reads, if its place in a graph tells; ``otherwise`` if not."""
+    try:
+        found = layer.input.shape[1]
+    except (AttributeError, ValueError):
+        return otherwise
+    return otherwise if found is None else int(found)
 
 
 class _Floor:
@@ -107,10 +96,8 @@ def _masked_gently(model: Any, samples: Any) -> Iterator[None]:
         for layer in fused:
             layer._dropout = layer._dropout or 1e-9  # else the scores never meet its softmax layer
         if samples is not None and softmaxes:
-            for k in range(0, len(keras.tree.flatten(samples)[0]), 32):
-                model(
-                    rows_of(samples, k, k + 32), training=False
-                )  # eagerly: the floors see the scores
+            for k in range(0, count_of(samples), 32):  # eagerly, so that the floors see the scores
+                model(rows_of(samples, k, k + 32), training=False)
         yield
     finally:
         for layer, rate in zip(fused, rates, strict=True):

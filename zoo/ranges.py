@@ -86,8 +86,13 @@ def _observe(
     )
     interpreter.allocate_tensors()
     into = interpreter.get_signature_runner().get_input_details()
+    shapes: dict[str, tuple[int, ...]] = {}
     found: dict[int, tuple[float, float]] = {}
     for batch in batches:
+        if shapes != (shapes := {name: rows.shape for name, rows in batch.items()}):
+            for name, details in into.items():
+                interpreter.resize_tensor_input(details["index"], shapes[name])
+            interpreter.allocate_tensors()
         for name, details in into.items():
             interpreter.set_tensor(details["index"], batch[name].astype(details["dtype"]))
         interpreter.invoke()

@@ -6,10 +6,10 @@ FitNets (Romero et al., ICLR 2015).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from zoo.quantizable import taken_inputs
+from zoo.signature import taken_inputs
 
 
 def distill(
@@ -59,18 +59,14 @@ def distill(
     if temperature < 1:
         raise ValueError(f"expected a temperature of at least 1, received {temperature}")
     for model in (student, teacher):
-        if not getattr(model, "outputs", None):
+        found = len(getattr(model, "outputs", None) or [])
+        if found != 1:
             raise ValueError(
-                f"expected models that are built with keras.Input, received {model.name}, which has no "
-                "graph: its outputs' shape is not known"
+                f"expected models of one output, built with keras.Input, received {model.name}, of "
+                f"which {found or 'no'} outputs are known"
             )
-    shapes = [tuple(model.outputs[0].shape[1:]) for model in (student, teacher)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"expected outputs of one shape, received {shapes[0]} and {shapes[1]}")
-    takes = [[tuple(one.shape[1:]) for one in keras.tree.flatten(taken_inputs(model))]
-             for model in (student, teacher)]  # fmt: skip
-    if not _alike(*takes):
-        raise ValueError(f"expected inputs of one shape, received {takes[0]} and {takes[1]}")
+    _fit("inputs", taken_inputs(student), taken_inputs(teacher))
+    _fit("outputs", student.outputs[0], teacher.outputs[0])
     pairs = dict(features or {})
     ours = [student.get_layer(name).output for name in pairs]
     theirs = [teacher.get_layer(name).output for name in pairs.values()]
@@ -115,10 +111,18 @@ def distill(
     return Student(taken_inputs(student), student.outputs, name=student.name)
 
 
-def _alike(ours: Sequence[tuple], theirs: Sequence[tuple]) -> bool:
-    """Whether shapes are the same, as far as both are known."""
-    return len(ours) == len(theirs) and all(
-        len(mine) == len(other)
-        and all(m == o or None in (m, o) for m, o in zip(mine, other, strict=True))
-        for mine, other in zip(ours, theirs, strict=True)
+def _fit(what: str, ours: Any, theirs: Any) -> None:
+    """Raise ``ValueError`` unless two structures of tensors have the same shapes, as far as known."""
+    from zoo.backend import keras
+
+    found = [{path: tuple(one.shape[1:]) for path, one in keras.tree.flatten_with_path(tensors)}
+             for tensors in (ours, theirs)]  # fmt: skip
+    alike = found[0].keys() == found[1].keys() and all(
+        len(mine) == len(found[1][path])
+        and all(m == o or None in (m, o) for m, o in zip(mine, found[1][path], strict=True))
+        for path, mine in found[0].items()
     )
+    if not alike:
+        said = [", ".join(f"{'.'.join(map(str, path))} {shape}".strip() for path, shape in one.items())
+                for one in found]  # fmt: skip
+        raise ValueError(f"expected {what} of one shape, received {said[0]} and {said[1]}")
