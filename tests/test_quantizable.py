@@ -82,6 +82,35 @@ def test_transformers_in_int8_say_what_they_said(kind, dropout, tmp_path, monkey
     assert plain > 2 * gap  # the mask it is about
 
 
+@pytest.mark.parametrize("kind", ["grouped", "dot", "additive"])
+def test_kerass_other_attentions_in_int8_say_what_they_said(kind, tmp_path, monkeypatch):
+    """Grouped queries have a fused path of their own; Attention and AdditiveAttention no softmax layer."""
+    import contextlib
+
+    from zoo import export
+    from zoo.backend import keras, seed_everything
+    from zoo.predict import compiled
+
+    seed_everything(0)
+    inputs = keras.Input((TIME,), dtype="int32", name="tokens")
+    x = keras.layers.Embedding(WORDS, 16, mask_zero=kind != "grouped")(inputs)  # it warns of masks
+    attended = {
+        "grouped": lambda: keras.layers.GroupQueryAttention(8, 4, 2)(x, x, use_causal_mask=True),
+        "dot": lambda: keras.layers.Attention()([x, x], use_causal_mask=True),
+        "additive": lambda: keras.layers.AdditiveAttention()([x, x]),
+    }[kind]()
+    pooled = keras.layers.GlobalAveragePooling1D()(attended)
+    model, x = keras.Model(inputs, keras.layers.Dense(2)(pooled)), tokens(192)
+    learn(model, x)
+    meant = compiled(model)(x)
+    gap = np.abs(answers(export.to_litert(model, "int8", x), x, tmp_path) - meant).max()
+    assert gap < 0.1 * meant.std()
+    assert np.array_equal(compiled(model)(x), meant)
+    monkeypatch.setattr(export, "quantizable", lambda *_: contextlib.nullcontext())
+    plain = np.abs(answers(export.to_litert(model, "int8", x), x, tmp_path) - meant).max()
+    assert plain > 2 * gap
+
+
 def test_pruning_and_rounding_reach_into_keras_hub(tmp_path):
     """Every matrix of every block: half of it zero, on an int8 grid, and so in the artefact."""
     from zoo.compress import keep_zeros, kernels, prune, quantize_aware, to_litert

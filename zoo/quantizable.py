@@ -75,49 +75,76 @@ class _Floor:
     def __init__(self) -> None:
         self.least: float | None = None
 
-    @property
-    def value(self) -> float:
-        return FLOOR if self.least is None else self.least - BELOW
+    def under(self, scores: Any, seen: Any) -> Any:
+        """The scores, those of places that are not to be seen put below the others."""
+        from zoo.backend import keras, tf
+
+        if tf.executing_eagerly():
+            least = float(tf.reduce_min(tf.where(seen, scores, tf.reduce_max(scores))))
+            self.least = least if self.least is None else min(least, self.least)
+        value = FLOOR if self.least is None else self.least - BELOW
+        return keras.ops.where(seen, scores, keras.ops.cast(value, scores.dtype))
 
 
 @contextlib.contextmanager
 def _masked_gently(model: Any, samples: Any) -> Iterator[None]:
-    """Softmax layers, keras-hub's among them, and attention's fused path, which has the same mask."""
+    """Every attention of Keras and keras-hub, the fused paths among them, which have the same mask."""
     from zoo.backend import keras
 
     layers = flat_layers(model)
-    softmaxes = [layer for layer in layers if isinstance(layer, keras.layers.Softmax)]
-    fused = [layer for layer in layers if isinstance(layer, keras.layers.MultiHeadAttention)]
-    rates = [layer._dropout for layer in fused]
-    floors = [_Floor() for _ in softmaxes]
+    members = {keras.layers.Softmax: _softmax, keras.layers.Attention: _apply_scores}
+    masked = [(layer, made) for layer in layers for kind, made in members.items()
+              if isinstance(layer, kind)]  # fmt: skip
+    rates = {
+        keras.layers.MultiHeadAttention: "_dropout",
+        keras.layers.GroupQueryAttention: "dropout",
+    }
+    fused = [(layer, rate) for layer in layers for kind, rate in rates.items()
+             if isinstance(layer, kind)]  # fmt: skip
+    before = [getattr(layer, rate) for layer, rate in fused]
     try:
-        for layer, floor in zip(softmaxes, floors, strict=True):
-            override(layer, {"call": _call(type(layer).call, floor)})
-        for layer in fused:
-            layer._dropout = layer._dropout or 1e-9  # else the scores never meet its softmax layer
-        if samples is not None and softmaxes:
+        for layer, made in masked:
+            override(layer, made(type(layer), _Floor()))
+        for layer, rate in fused:  # else the scores never meet its softmax layer
+            setattr(layer, rate, getattr(layer, rate) or 1e-9)
+        if samples is not None and masked:
             for k in range(0, count_of(samples), 32):  # eagerly, so that the floors see the scores
                 model(rows_of(samples, k, k + 32), training=False)
         yield
     finally:
-        for layer, rate in zip(fused, rates, strict=True):
-            layer._dropout = rate
-        for layer in reversed(softmaxes):
+        for (layer, rate), value in zip(fused, before, strict=True):
+            setattr(layer, rate, value)
+        for layer, _ in reversed(masked):
             restore(layer)
 
 
-def _call(before: Any, floor: _Floor) -> Any:
+def _softmax(base: Any, floor: _Floor) -> dict[str, Any]:
+    """What a Softmax layer, as multi-head attention has one, computes instead."""
     from zoo.backend import keras, tf
 
     def call(self: Any, inputs: Any, mask: Any = None) -> Any:
         if mask is None:
-            return before(self, inputs)
+            return base.call(self, inputs)
         seen = tf.cast(mask, "bool")
-        if tf.executing_eagerly():
-            least = float(tf.reduce_min(tf.where(seen, inputs, tf.reduce_max(inputs))))
-            floor.least = least if floor.least is None else min(least, floor.least)
-        lowered = keras.ops.where(seen, inputs, keras.ops.cast(floor.value, inputs.dtype))
-        shares = before(self, lowered)
+        shares = base.call(self, floor.under(inputs, seen))
         return keras.ops.where(seen, shares, keras.ops.zeros_like(shares))
 
-    return call
+    return {"call": call}
+
+
+def _apply_scores(base: Any, floor: _Floor) -> dict[str, Any]:
+    """What Attention and AdditiveAttention compute instead, in inference."""
+    from zoo.backend import keras, tf
+
+    def apply(
+        self: Any, scores: Any, value: Any, scores_mask: Any = None, training: bool = False
+    ) -> Any:
+        if scores_mask is None:
+            return base._apply_scores(self, scores, value, None, training)
+        seen = tf.cast(scores_mask, "bool")
+        seen = seen[:, None] if len(seen.shape) == 2 else seen
+        shares = keras.ops.softmax(floor.under(scores, seen), axis=-1)
+        shares = keras.ops.where(seen, shares, keras.ops.zeros_like(shares))
+        return keras.ops.matmul(shares, value), shares
+
+    return {"_apply_scores": apply}
