@@ -21,7 +21,7 @@ HOMES = {
 _LEAVES = {"errors", "jsontext", "quiet", "environment", "metrics", "spec", "slim", "ranges"}
 _FACTS = _LEAVES | {"tasks", "predictions", "progress", "schema", "backend"}
 _STORE = _FACTS | {"run", "registry"}
-_WORK = _STORE | {"data", "predict", "export", "kernels", "keras_modes", "overrides"}
+_WORK = _STORE | {"data", "predict", "export", "kernels", "keras_modes", "overrides", "signature"}
 LAYERS: dict[str, set[str]] = {
     **{leaf: set() for leaf in _LEAVES},
     "tasks": {"errors", "metrics"},
@@ -34,10 +34,11 @@ LAYERS: dict[str, set[str]] = {
     "models": {"errors", "spec", "backend", "tasks"},
     "gates": {"errors", "run"},
     "data": _STORE,
-    "export": _FACTS | {"run", "quantizable", "ranges", "slim"},
+    "export": _FACTS | {"run", "quantizable", "ranges", "signature", "slim"},
     "kernels": {"backend"},
     "overrides": {"backend"},
-    "quantizable": {"backend", "kernels", "overrides"},
+    "signature": {"backend"},
+    "quantizable": {"backend", "kernels", "overrides", "signature"},
     "keras_modes": {"errors", "backend", "kernels"},
     "predict": _STORE | {"data", "keras_modes"},
     "train": _WORK,
