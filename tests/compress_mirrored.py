@@ -1,4 +1,4 @@
-"""Prune one net on 1 or 2 parts of the CPU and print its masks: run by test_compress_resume."""
+"""Prune and distil on 1 or 2 parts of the CPU, and print masks and weights: run by test_compress_resume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 def main(devices: int) -> None:
     from zoo.backend import keras, seed_everything
-    from zoo.compress import prune
+    from zoo.compress import distill, prune
     from zoo.progress import QUIET
     from zoo.tasks import TASKS
     from zoo.train.checkpoint import callback_state
@@ -47,7 +47,19 @@ def main(devices: int) -> None:
     assert (kept == masks[0]).all()  # what a checkpoint holds
     differ = sum(int((other != each[0]).sum()) for each in copies for other in each)
     assert all((kernel[mask == 0] == 0).all() for mask, kernel in zip(masks, kernels, strict=True))
+    with scope():
+        seed_everything(0)
+        student, teacher = (
+            keras.Sequential([keras.Input((40,)), keras.layers.Dense(1)]) for _ in "12"
+        )
+        both = distill(student, teacher, classes=False)
+    fit(
+        both, TASKS["binary"],
+        TrainOptions(epochs=1, batch_size=50, learning_rate=0.5, optimizer="sgd", keep="last"),
+        samples, lambda: {"val_loss": 0.0}, seed=1, progress=QUIET, replicas=replicas,
+    )  # fmt: skip
     print(json.dumps({
+        "student": np.asarray(student.get_weights()[0]).ravel().tolist(),
         "copies": len(masks), "differ": differ, "mask": masks[0].ravel().tolist(),
         "sparsity": float(np.mean(kernels[-1] == 0)),
     }))  # fmt: skip

@@ -121,6 +121,8 @@ def test_arguments_become_options(recipe, options):
         ("qat:8", "no argument"),
         ("qat+prune:0.5", "would undo"),
         ("cluster:16+prune:0.5", "prune:0.5+cluster:16"),
+        ("prune:0.8+prune:0.5", "'prune' once"),
+        ("qat+qat", "'qat' once"),
         ("distill", "a model of the zoo"),
         ("distill:mpl", "Did you mean mlp"),
         ("int8:3", "no argument"),
@@ -194,6 +196,36 @@ def test_a_variant_of_another_parent_is_not_reused(zoo, run_mlp):
     code, _, error, _ = zoo("compress", str(run_mlp), "dynamic")
     assert code == 2
     assert "another 'base'" in error
+
+
+def test_what_does_not_fit_is_refused_before_any_work(zoo, run_mlp):
+    code, _, error, _ = zoo("compress", str(run_mlp), "prune:0.55", "distill:cnn+int8")
+    assert code == 2
+    assert "cnn" in error
+    assert not (run_mlp / "prune-0.55").exists()
+
+
+def test_every_kernel_that_was_pruned_keeps_its_zeros_while_others_are_clustered(zoo, run_cnn):
+    """Small kernels are pruned by :all, and not clustered."""
+    from zoo.kernels import kernels
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    code, _, error, _ = zoo("compress", str(run_cnn), "prune:0.6:all+cluster:4", "--json")
+    assert code == 0, error
+    run = Run(run_cnn)
+    session = reopen(run)
+    pruned, clustered = (
+        kernels(session.load(run.variant(name).weights), "all")
+        for name in ("prune-0.6-all", "prune-0.6-all_cluster-4")
+    )
+    moved = 0
+    for before, after in zip(pruned, clustered, strict=True):
+        gone = np.asarray(before.variable) == 0
+        assert gone.mean() > 0.5
+        assert (np.asarray(after.variable)[gone] == 0).all(), after.name
+        moved += bool((np.asarray(after.variable) != np.asarray(before.variable)).any())
+    assert moved == len(pruned)
 
 
 def test_chains_keep_what_was_made_before(zoo, run_mlp):

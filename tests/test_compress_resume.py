@@ -172,7 +172,10 @@ def test_checkpoints_of_another_parent_are_thrown_away(run_mlp):
 
 
 def test_replicas_keep_identical_masks():
-    """Two parts of the CPU: every copy of a mask and of a kernel is the same, and one device's."""
+    """Two parts of the CPU: every copy of a mask and of a kernel is the same, and one device's.
+
+    A distilled student is one device's, too.
+    """
     script = Path(__file__).parent / "compress_mirrored.py"
     both = [
         subprocess.Popen([sys.executable, "-W", "ignore", script, devices], text=True,
@@ -190,3 +193,4 @@ def test_replicas_keep_identical_masks():
     # The replicas' gradients are summed in another order: a weight at the threshold may differ.
     same = np.mean(np.array(one["mask"]) == np.array(two["mask"]))
     assert same > 0.99
+    assert two["student"] == pytest.approx(one["student"], abs=1e-5)  # the teacher counts once

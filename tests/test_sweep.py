@@ -137,6 +137,7 @@ def test_sweep_of_a_run(zoo, run_mlp):
         (("--sweep", "--prefer", "gzip"), "--prefer"),
         (("--sweep", "int9"), "Did you mean int8"),
         (("--sweep", "--max-drop", "-1"), "--max-drop"),
+        (("--sweep", "float16", "--min-cell", "9999"), "too small to judge losses on"),
     ],
 )
 def test_wrong_use(zoo, trained, words, says):

@@ -115,7 +115,10 @@ def flat_layers(model: Any) -> list[Any]:
 
 
 def all_kernels(model: Any) -> list[Kernel]:
-    """Every kernel of a built model that :data:`KINDS` knows of, in the order of its layers."""
+    """Every kernel of a built model that :data:`KINDS` knows of, in the order of its layers.
+
+    Raises ``ValueError`` where LoRA is enabled: a layer then computes with more than its kernel.
+    """
     from zoo.backend import keras
 
     table = [(tuple(getattr(keras.layers, n) for n in kind.layers), kind) for kind in KINDS]
@@ -124,6 +127,11 @@ def all_kernels(model: Any) -> list[Kernel]:
         kind = next((kind for classes, kind in table if isinstance(layer, classes)), None)
         for attribute, outputs in () if kind is None else kind.attributes.items():
             variable = _variable(layer, attribute)
+            if getattr(layer, "lora_enabled", False):
+                raise ValueError(
+                    f"{layer.name} has LoRA enabled, which is no part of its kernel: save the model's "
+                    "weights, which adds it to the kernels, and load them into a model without LoRA"
+                )
             if variable is None or any(variable is kernel.variable for kernel in found):
                 continue  # not built, or shared with a layer before
             name = variable.path.removesuffix("/kernel").removesuffix("/embeddings")

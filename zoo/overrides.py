@@ -2,7 +2,9 @@
 
 A layer gets a subclass of its own class that overrides attributes; its variables, name and place in
 the model stay what they are, and giving the class back undoes it. This reaches layers inside layers
-(attention, recurrent cells, keras-hub's blocks), which no rebuilding of the graph does.
+(attention, recurrent cells, keras-hub's blocks), which no rebuilding of the graph does. Meanwhile the
+layer's ``__class__`` is still the class it had, as a mock's is: so files and copies of the model are of
+that class, and can be read where nothing is overridden.
 """
 
 from __future__ import annotations
@@ -10,17 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+#: The real ``__class__``, beneath the one that an override shows.
+_CLASS: Any = vars(object)["__class__"]
+
 
 def override(layer: Any, members: dict[str, Any]) -> None:
     """Give ``layer`` a subclass with ``members``; overrides may be stacked."""
-    base = type(layer)
+    base, shown = type(layer), layer.__class__
     meta: Any = type(base)
-    object.__setattr__(layer, "__class__", meta(base.__name__, (base,), members))
+    shape = {"__module__": base.__module__, "__qualname__": base.__qualname__,
+             "__class__": property(lambda self: shown)}  # fmt: skip
+    _CLASS.__set__(layer, meta(base.__name__, (base,), {**shape, **members}))
 
 
 def restore(layer: Any) -> None:
     """Undo the last :func:`override`."""
-    object.__setattr__(layer, "__class__", type(layer).__bases__[0])
+    _CLASS.__set__(layer, type(layer).__bases__[0])
 
 
 def reading(layer: Any, attribute: str, change: Callable[[Any], Any]) -> property:
@@ -40,6 +47,16 @@ class Attached:
 
     #: What a checkpoint must hold besides the model's own variables.
     variables: Sequence[Any] = ()
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._retrace()
+
+    def _retrace(self) -> None:
+        """Let Keras trace the model's steps anew: those it has were traced with other layers."""
+        for name in ("train_function", "test_function", "predict_function"):
+            if hasattr(self.model, name):
+                setattr(self.model, name, None)
 
     def release(self) -> None:
         """Take it off; the weights stay as it made them."""

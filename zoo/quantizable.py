@@ -43,13 +43,19 @@ def unrolled(model: Any, samples: Any = None) -> Iterator[None]:
     """Recurrent layers without a loop, where their length is known and not too long."""
     from zoo.backend import keras
 
-    recurrent = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.RNN)]
+    layers = flat_layers(model)
+    recurrent = {id(layer): layer for layer in layers if isinstance(layer, keras.layers.RNN)}
     taken = keras.tree.flatten(taken_inputs(model, samples)) if recurrent else []
     lengths = [one.shape[1] for one in taken if len(one.shape) > 1]
     longest = None if None in lengths else max(lengths, default=0)
+    known = {key: _length(layer) for key, layer in recurrent.items()}
+    for both in (layer for layer in layers if isinstance(layer, keras.layers.Bidirectional)):
+        for one in (both.forward_layer, both.backward_layer):  # their place in the graph is its own
+            known[id(one)] = _length(both)
     loops = [
-        layer for layer in recurrent if (_length(layer, longest) or math.inf) <= LONGEST_UNROLLED
-    ]
+        layer for key, layer in recurrent.items()
+        if (known[key] or longest or math.inf) <= LONGEST_UNROLLED
+    ]  # fmt: skip
     before = [layer.unroll for layer in loops]
     try:
         for layer in loops:
@@ -60,13 +66,10 @@ def unrolled(model: Any, samples: Any = None) -> Iterator[None]:
             layer.unroll = value
 
 
-def _length(layer: Any, otherwise: int | None) -> int | None:
-    """The steps that a recurrent layer reads, if its place in a graph tells; ``otherwise`` if not."""
-    try:
-        found = layer.input.shape[1]
-    except (AttributeError, ValueError):
-        return otherwise
-    return otherwise if found is None else int(found)
+def _length(layer: Any) -> int | None:
+    """The most steps that a recurrent layer reads, if its places in a graph tell."""
+    found = [node.input_tensors[0].shape[1] for node in layer._inbound_nodes if node.input_tensors]
+    return None if None in found else max(found, default=None)
 
 
 class _Floor:

@@ -116,7 +116,8 @@ class Step:
     only converted; a transform ends a chain. ``parse`` turns the text after the colon into options
     (raises ``ValueError`` with what was expected). ``run(context, options)`` does the work.
     ``grid`` holds the settings that a sweep tries, as they stand in a recipe. ``artifact`` is the name
-    of the file that is measured, by whose end :mod:`zoo.predict` knows its runtime.
+    of the file that is measured, by whose end :mod:`zoo.predict` knows its runtime. ``again`` tells
+    whether the step may follow itself; most undo what they did before.
     """
 
     name: str
@@ -128,3 +129,4 @@ class Step:
     source: str
     grid: tuple[str, ...] = ()
     artifact: str = "model.tflite"
+    again: bool = False

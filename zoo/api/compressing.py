@@ -23,20 +23,25 @@ def compress(
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """Make the variants of recipes. A recipe that fails is a row with its ``error``."""
-    from zoo.compress.recipe import parse
+    from zoo.compress.recipe import parse, plan
     from zoo.train.session import reopen
 
     run = find_run(text, root)
     for recipe in recipes:
-        parse(recipe)  # a typo in the last one must not cost the work on the others
+        parse(recipe)  # a typo need not wait until the data are read
     run.variant(variant)
     session = reopen(run)
+    for recipe in recipes:
+        plan(
+            session, run, recipe, variant
+        )  # what the last one lacks must not cost the work on others
     return {"run": str(run.path), "results": compress_all(session, run, recipes, variant, progress)}
 
 
 def compress_all(
     session: Session, run: Run, recipes: Sequence[str], parent: str, progress: Progress
 ) -> list[dict[str, Any]]:
+    from zoo.backend import tf
     from zoo.compress.recipe import compress as make
     from zoo.compress.recipe import slug
 
@@ -51,7 +56,7 @@ def compress_all(
                 raise
             said = f"{error.message} {error.received or ''}".strip()
             results.append(_failed_row(slug(recipe.split("+")), recipe, said))
-        except (RuntimeError, ValueError) as error:  # a converter that gives up
+        except (RuntimeError, ValueError, tf.errors.OpError) as error:  # a converter that gives up
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             results.append(_failed_row(slug(recipe.split("+")), recipe, reason))
     return results

@@ -11,6 +11,7 @@ from zoo.api.benchmarking import benchmark_all
 from zoo.api.compressing import compress_all
 from zoo.api.reading import predictions_of
 from zoo.environment import now
+from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Variant, find_run, predictions_file, write_atomic
 
@@ -46,7 +47,7 @@ def sweep(
         seconds, threads: of the latency's measurement.
         min_cell: groups of fewer rows are not judged.
     """
-    from zoo.compress.recipe import parse
+    from zoo.compress.recipe import parse, plan
     from zoo.compress.sweep import FRONTS, choose, front, grid, missed
     from zoo.registry import models
     from zoo.schema import Input, SweepDocument, dump
@@ -59,6 +60,18 @@ def sweep(
     for recipe in chosen_recipes:
         parse(recipe)
     session = reopen(run)
+    for recipe in chosen_recipes:
+        plan(session, run, recipe)
+    for part in (split, "test"):
+        size = len(predictions_of(base, part, session))
+        if size < min_cell:
+            raise ZooError(
+                f"The {part} split of {run.name} is too small to judge losses on.",
+                expected=f"at least {min_cell} rows, as --min-cell says",
+                received=f"{size}",
+                hint=f"--min-cell {size}",
+                kind="too_few_rows",
+            )
     made = compress_all(session, run, chosen_recipes, BASE, progress)
     found = [base, *(run.variant(row["variant"]) for row in made if not row["error"])]
     measured = {

@@ -59,15 +59,16 @@ class Clusterer(Attached):
     """Holds kernels to a few shared values while a model trains; see :func:`cluster`."""
 
     def __init__(
-        self, chosen: Sequence[Kernel], first: Sequence[np.ndarray], aggregation: str
+        self, model: Any, chosen: Sequence[Kernel], first: Sequence[np.ndarray], aggregation: str
     ) -> None:
         from zoo.backend import tf
 
+        super().__init__(model)
         algorithms = mot("clustering.keras.clustering_algorithm")
         config = mot("clustering.keras.cluster_config")
         self._stack = ExitStack()
-        masks = self._stack.enter_context(Masks(chosen))  # a pruned kernel keeps its zeros
-        masks.apply([tf.cast(tf.not_equal(m.kernel.value, 0), tf.float32) for m in masks.kernels])
+        masks = self._stack.enter_context(Masks(model, chosen))  # a pruned kernel keeps its zeros
+        masks.apply([tf.not_equal(m.kernel.value, 0) for m in masks.kernels])
         self.kernels: list[Clustered] = []
         for kernel, centroids in zip(chosen, first, strict=True):
             attribute = f"zoo_{kernel.attribute}_centroids"
@@ -89,6 +90,7 @@ class Clusterer(Attached):
             made.of.variable.assign(made.values(made.of.variable.value))
             _detach(made.of, made.attribute)
         self.kernels = []
+        self._retrace()
         self._stack.close()
 
 
@@ -134,7 +136,7 @@ def cluster(
             raise ValueError(f"expected {what} to be one of {', '.join(table)}, received {value!r}")
     chosen = kernels(model, layers)
     first = [_first(kernel, number, INITIAL[initial]) for kernel in chosen]
-    return Clusterer(chosen, first, aggregation)
+    return Clusterer(model, chosen, first, aggregation)
 
 
 def keep_clusters(model: Any) -> Clusterer:
@@ -149,21 +151,27 @@ def keep_clusters(model: Any) -> Clusterer:
         if len(values) <= MOST_VALUES and kernel.size >= WEIGHTS_PER_VALUE * len(values):
             chosen.append(kernel)
             first.append(values)
-    return Clusterer(chosen, first, "sum")
+    return Clusterer(model, chosen, first, "sum")
 
 
 def _first(kernel: Kernel, number: int, initial: str) -> np.ndarray:
-    """TF-MOT's first centroids, float32 (number,), sorted; one is 0 for a kernel with zeros."""
+    """TF-MOT's first centroids, float32 (number,), sorted; one is 0 for a kernel with zeros.
+
+    A kernel that has no more than so many values keeps those it has.
+    """
     from zoo.backend import tf
+
+    weights = tf.cast(kernel.variable.value, tf.float32)
+    own = np.unique(np.asarray(weights))
+    if len(own) <= number:
+        return own
 
     centroids = mot("clustering.keras.clustering_centroids")
     config = mot("clustering.keras.cluster_config")
     make = centroids.CentroidsInitializerFactory.get_centroid_initializer(
         getattr(config.CentroidInitialization, initial)
     )
-    weights = tf.convert_to_tensor(kernel.variable.value)
-    sparse = bool(tf.reduce_any(tf.equal(weights, 0)))
-    made = make(weights, number, preserve_sparsity=sparse).get_cluster_centroids()
+    made = make(weights, number, preserve_sparsity=bool(np.any(own == 0))).get_cluster_centroids()
     return np.sort(np.asarray(made, dtype=np.float32))
 
 
@@ -177,7 +185,9 @@ def _attach(kernel: Kernel, attribute: str, centroids: np.ndarray) -> Any:
         def __call__(self, values: Any) -> Any:
             return kept(values, free)
 
-    variable = keras.Variable(centroids, trainable=True, name=attribute)
+    variable = keras.Variable(
+        centroids, trainable=True, dtype=kernel.variable.dtype, name=attribute
+    )
     variable.constraint = KeepZero()
     layer = kernel.layer
     layer._tracker.unlock()  # as Keras' own LoRA does it

@@ -79,15 +79,20 @@ def distill(
     guide = keras.Model(taken_inputs(teacher), [teacher.outputs[0], *theirs])
     seen = keras.Model(taken_inputs(student), [student.outputs[0], *ours]) if pairs else None
 
+    def mean(values: Any) -> Any:
+        """Of the whole batch, as Keras has it in a loss: replicas' parts are summed."""
+        return tf.reduce_mean(values) / tf.distribute.get_strategy().num_replicas_in_sync
+
     def far(said: Any, meant: Any) -> Any:
+        said, meant = (tf.cast(one, tf.float32) for one in (said, meant))
         if not classes:
-            return tf.reduce_mean(tf.square(said - meant))
+            return mean(tf.square(said - meant))
         said, meant = said / temperature, meant / temperature
         if said.shape[-1] == 1:
             soft = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(meant), said)
         else:
             soft = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(meant), said)
-        return tf.reduce_mean(soft) * temperature**2
+        return mean(soft) * temperature**2
 
     class Student(keras.Model):
         def compute_loss(
@@ -104,8 +109,8 @@ def distill(
             if seen is not None:
                 _, *made = keras.tree.flatten(seen(x, training=training))
                 for mine, goal in zip(made, wanted, strict=True):
-                    gap = tf.reduce_mean(tf.square(mine - tf.stop_gradient(goal)))
-                    loss += feature_weight * gap
+                    mine, goal = (tf.cast(one, tf.float32) for one in (mine, goal))
+                    loss += feature_weight * mean(tf.square(mine - tf.stop_gradient(goal)))
             return loss
 
     return Student(taken_inputs(student), student.outputs, name=student.name)

@@ -42,9 +42,10 @@ class Masked:
 class Masks(Attached):
     """Masks on kernels, applied by the optimizer inside the compiled step."""
 
-    def __init__(self, chosen: Sequence[Kernel]) -> None:
+    def __init__(self, model: Any, chosen: Sequence[Kernel]) -> None:
         from zoo.backend import tf
 
+        super().__init__(model)
         self.kernels: list[Masked] = []
         for kernel in chosen:
             mask = tf.Variable(
@@ -63,12 +64,20 @@ class Masks(Attached):
 
     def apply(self, masks: Sequence[Any]) -> None:
         """Set the masks and the weights they hold at zero."""
+        from zoo.backend import tf
+
         for masked, values in zip(self.kernels, masks, strict=True):
-            masked.mask.assign(values)
+            masked.mask.assign(tf.cast(values, tf.float32))
             masked.kernel.assign(kept(masked.kernel.value, values))
 
     def release(self) -> None:
-        """Take the constraints off again; the zeros stay."""
+        """Take the constraints off again; the zeros stay.
+
+        An optimizer's moving average of the weights (``use_ema``) knows no constraint: what it wrote
+        into the model at the end is masked once more.
+        """
+        self.apply(self.variables[: len(self.kernels)])
+        self._retrace()
         for masked in self.kernels:
             masked.kernel.constraint = masked.before
 
@@ -142,9 +151,9 @@ class Pruner(Masks):
         if sum((by is not None, across, tuple(block) != (1, 1))) > 1:
             raise ValueError("expected one of: by, block, across")
         chosen = kernels(model, layers)
-        if tuple(block) != (1, 1):  # a row or a column alone has no blocks
-            chosen = [k for k in chosen if min(k.matrix(k.variable.value).shape) > 1]
-        super().__init__(chosen)
+        if tuple(block) != (1, 1):
+            chosen = _larger_than(block, chosen)
+        super().__init__(model, chosen)
         self.every, self.begin, self.end = every, begin, end
         self._across, self._by, self._block = across, by, tuple(block)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -192,9 +201,11 @@ class Pruner(Masks):
 
     def _mask(self, kernel: Kernel) -> Any:
         values = kernel.variable.value
-        # The engine knows m by n for matrices and 2-D convolutions, and blocks for matrices.
-        view = self._block != (1, 1) or (self._by is not None and len(values.shape) not in (2, 4))
-        if not view:
+        # The engine knows blocks for matrices, and m by n for matrices and 2-D convolutions, whose
+        # outputs it takes to be the last axis.
+        rank = len(values.shape)
+        known = rank in (2, 4) and kernel.outputs in ((rank - 1,), ())
+        if self._block == (1, 1) and (self._by is None or known):
             return self._engine._maybe_update_block_mask(values)[1]
         return kernel.unmatrix(self._engine._maybe_update_block_mask(kernel.matrix(values))[1])
 
@@ -233,9 +244,26 @@ class Pruner(Masks):
 
             @property
             def steps(self) -> int:
-                return int(self.model.optimizer.iterations.value.numpy())
+                return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
         return Renew()
+
+
+def _larger_than(block: tuple[int, int], chosen: Sequence[Kernel]) -> list[Kernel]:
+    """Those of more than one block along both axes of their matrix: others have none to choose from."""
+    found = [
+        kernel
+        for kernel in chosen
+        if all(
+            size > own
+            for size, own in zip(kernel.matrix(kernel.variable.value).shape, block, strict=True)
+        )
+    ]
+    if not found:
+        raise ValueError(
+            f"no kernel is larger than a block of {block[0]} inputs by {block[1]} outputs"
+        )
+    return found
 
 
 def prune(
@@ -255,7 +283,8 @@ def prune(
 ) -> Pruner:
     """Prune a Keras 3 model while it trains for ``steps`` steps.
 
-    Sparsity grows during the share ``growth`` of the steps, the rest recovers accuracy; the masks are
+    Steps are updates of the weights, of which a step that accumulates gradients makes none. Sparsity
+    grows during the share ``growth`` of the steps, the rest recovers accuracy; the masks are
     renewed every ``steps // 100`` steps unless ``every`` says otherwise. The other arguments are those
     of :class:`Pruner`. Compile after this call, fit with ``callbacks=[handle.callback()]``, then leave
     the ``with`` block or call ``release()``::
@@ -298,8 +327,6 @@ def keep_zeros(model: Any) -> Masks:
     from zoo.backend import tf
     from zoo.kernels import all_kernels
 
-    masks = Masks(all_kernels(model))
-    masks.apply(
-        [tf.cast(tf.not_equal(m.kernel.value, 0), m.kernel.value.dtype) for m in masks.kernels]
-    )
+    masks = Masks(model, all_kernels(model))
+    masks.apply([tf.not_equal(m.kernel.value, 0) for m in masks.kernels])
     return masks

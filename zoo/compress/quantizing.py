@@ -13,7 +13,6 @@ folded layer are the folded rounded weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from zoo.compress.mot import mot
@@ -53,13 +52,30 @@ class Range:
         self.high.assign(max(high, 0.0))
 
 
+class Place:
+    """Where a layer's inputs or outputs are rounded: a range for each of its calls and tensors.
+
+    A layer that a model uses at several places is called as often in each pass, in the same order.
+    """
+
+    def __init__(self, calls: int, tensors: int) -> None:
+        self.ranges = [[Range() for _ in range(tensors)] for _ in range(calls)]
+        self.called = 0
+
+    def next(self) -> list[Range]:
+        """The ranges of the call that is made now."""
+        self.called += 1
+        return self.ranges[(self.called - 1) % len(self.ranges)]
+
+
 class FakeQuantizer(Attached):
     """Rounds a model's kernels and activations to 8 bits while it trains; :func:`quantize_aware`."""
 
     def __init__(self, model: Any, samples: Any, decay: float) -> None:
-        self.model, self.decay = model, decay
+        super().__init__(model)
+        self.decay = decay
         self.kernels = all_kernels(model)
-        self.ranges: list[Range] = []
+        self.places: list[Place] = []
         self._overridden: list[Any] = []
         self._observed: dict[int, tuple[float, float]] | None = None
         if not self.kernels:
@@ -69,18 +85,27 @@ class FakeQuantizer(Attached):
                 kernel.layer,
                 {kernel.attribute: reading(kernel.layer, kernel.attribute, _rounded(kernel))},
             )
-        first, fused = _graph(model)
+        graph = Graph(model)
         for layer in flat_layers(model):
-            outward = _is(layer, OUTPUTS) and id(layer) not in fused
-            inward = id(layer) in first
+            outward = _is(layer, OUTPUTS) and id(layer) not in graph.fused
+            inward = id(layer) in graph.first
             if outward or inward:
-                self._override(layer, {"call": self._call(type(layer).call, inward, outward)})
+                calls, taken, given = graph.uses.get(id(layer), (1, 1, 1))
+                together = _is(layer, ("Concatenate",))  # LiteRT has one scale for all its tensors
+                entering = self._place(calls, 1 if together else taken) if inward else None
+                leaving = self._place(calls, given) if outward else None
+                self._override(layer, {"call": self._call(type(layer).call, entering, leaving)})
         if samples is not None:
             try:
                 self._calibrate(samples)
             except BaseException:  # samples that the model does not take: it stays what it was
                 self._give_back()
                 raise
+
+    @property
+    def ranges(self) -> list[Range]:
+        """Those of all activations."""
+        return [one for place in self.places for call in place.ranges for one in call]
 
     @property
     def variables(self) -> list[Any]:  # type: ignore[override]
@@ -91,65 +116,81 @@ class FakeQuantizer(Attached):
         override(layer, members)
         self._overridden.append(layer)
 
-    def _call(self, call: Any, inward: bool, outward: bool) -> Any:
-        """A ``call`` that rounds the layer's first input, its outputs, or both."""
-        entering = self._range() if inward else None
-        leaving = self._range() if outward else None
+    def _place(self, calls: int, tensors: int) -> Place:
+        self.places.append(Place(calls, tensors))
+        return self.places[-1]
+
+    def _call(self, call: Any, entering: Place | None, leaving: Place | None) -> Any:
+        """A ``call`` that rounds what a layer is given, what it gives, or both."""
         quantizer = self
 
-        def rounded_call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        def rounded_call(self: Any, *args: Any, **kwargs: Any) -> Any:
             training = self._get_call_context().get_value("training")
             if entering is not None:
-                inputs = quantizer._round(inputs, entering, training)
-            outputs = call(self, inputs, *args, **kwargs)
-            return outputs if leaving is None else quantizer._round(outputs, leaving, training)
+                masks = {name: value for name, value in kwargs.items() if "mask" in name}
+                others = {name: value for name, value in kwargs.items() if name not in masks}
+                args, others = quantizer._round((args, others), entering.next(), training)
+                kwargs = {**others, **masks}
+            outputs = call(self, *args, **kwargs)
+            if leaving is None:
+                return outputs
+            return quantizer._round(outputs, leaving.next(), training)
 
         return rounded_call
 
-    def _range(self) -> int:
-        self.ranges.append(Range())
-        return len(self.ranges) - 1
-
-    def _round(self, values: Any, number: int, training: Any) -> Any:
+    def _round(self, structure: Any, ranges: list[Range], training: Any) -> Any:
+        """The float tensors of a structure, rounded: each in its range, or all of them in one."""
         from zoo.backend import keras, tf
 
-        quant_ops = mot("quantization.keras.quant_ops")
-
-        def one(value: Any) -> Any:
-            if not tf.as_dtype(value.dtype).is_floating:
-                return value
-            if self._observed is not None:
-                low, high = self._observed.get(number, (0.0, 0.0))
-                self._observed[number] = (
-                    min(low, float(tf.reduce_min(value))),
-                    max(high, float(tf.reduce_max(value))),
-                )
-                return value
-            found = self.ranges[number]
-            rounded = quant_ops.MovingAvgQuantize(
-                tf.cast(value, tf.float32),
-                found.low,
-                found.high,
-                ema_decay=self.decay,
-                is_training=bool(training),
+        leaves = keras.tree.flatten(structure)
+        places = [k for k, leaf in enumerate(leaves)
+                  if tf.is_tensor(leaf) and tf.as_dtype(leaf.dtype).is_floating]  # fmt: skip
+        values = [tf.cast(leaves[k], tf.float32) for k in places]
+        if len(values) <= len(ranges):
+            rounded = [self._rounded(value, found, training)
+                       for value, found in zip(values, ranges, strict=False)]  # fmt: skip
+        else:
+            joined = tf.concat([tf.reshape(value, [-1]) for value in values], 0)
+            parts = tf.split(
+                self._rounded(joined, ranges[0], training), [tf.size(v) for v in values]
             )
-            return tf.cast(rounded, value.dtype)
+            rounded = [tf.ensure_shape(tf.reshape(part, tf.shape(value)), value.shape)
+                       for part, value in zip(parts, values, strict=True)]  # fmt: skip
+        for k, value in zip(places, rounded, strict=True):
+            leaves[k] = tf.cast(value, leaves[k].dtype)
+        return keras.tree.pack_sequence_as(structure, leaves)
 
-        return keras.tree.map_structure(one, values)
+    def _rounded(self, values: Any, found: Range, training: Any) -> Any:
+        from zoo.backend import tf
+
+        if self._observed is not None:
+            low, high = self._observed.get(id(found), (0.0, 0.0))
+            self._observed[id(found)] = (
+                min(low, float(tf.reduce_min(values))),
+                max(high, float(tf.reduce_max(values))),
+            )
+            return values
+        return mot("quantization.keras.quant_ops").MovingAvgQuantize(
+            values, found.low, found.high, ema_decay=self.decay, is_training=bool(training)
+        )
 
     def _calibrate(self, samples: Any) -> None:
         """Start the activations' ranges at those of ``samples``, unrounded."""
         self._observed = {}
         try:
             self.model(samples, training=False)
-            for number, (low, high) in self._observed.items():
-                self.ranges[number].assign(low, high)
+            for found in self.ranges:
+                found.assign(*self._observed.get(id(found), (-6.0, 6.0)))
+            for place in self.places:  # as often as the layer was called, not as its graph says
+                place.ranges = place.ranges[: max(1, place.called)]
+                place.called = 0
         finally:
             self._observed = None
 
     def release(self) -> None:
         """Give the layers their own calls back, and snap the kernels to their grid."""
         self._give_back()
+        self._retrace()
         snap(self.model)
 
     def _give_back(self) -> None:
@@ -234,32 +275,58 @@ def _is(layer: Any, names: tuple[str, ...]) -> bool:
     return isinstance(layer, tuple(getattr(keras.layers, name) for name in names))
 
 
-def _graph(model: Any) -> tuple[set[int], set[int]]:
-    """Ids of the layers that read a model's input, and of those whose output LiteRT fuses away."""
-    first: set[int] = set()
-    consumers: dict[int, list[Any]] = {}
-    for graph in (model, *flat_layers(model)):
-        for producer, consumer in _edges(graph):
-            if _is(producer, ("InputLayer",)) and graph is model:
-                first.add(id(consumer))
-            consumers.setdefault(id(producer), []).append(consumer)
-    fused = {
-        producer for producer, after in consumers.items() if after and all(map(_absorbed, after))
-    }
-    return first, fused
+class Graph:
+    """What the graphs of a model, and those of the models in it, say about its layers.
+
+    ``first`` are the ids of the layers that read the model's input, ``fused`` of those whose output
+    LiteRT computes within the next one. ``uses`` holds a layer's calls in a pass, the most tensors
+    that one of them is given, and the most it gives.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.first: set[int] = set()
+        self.uses: dict[int, tuple[int, int, int]] = {}
+        consumers: dict[int, list[Any]] = {}
+        for graph in (model, *flat_layers(model)):
+            for node in _nodes(graph):
+                for producer in (tensor._keras_history.operation for tensor in node.input_tensors):
+                    if _is(producer, ("InputLayer",)) and graph is model:
+                        self.first.add(id(node.operation))
+                    consumers.setdefault(id(producer), []).append(node.operation)
+        self.fused = {
+            producer
+            for producer, after in consumers.items()
+            if after and all(map(_absorbed, after))
+        }
+        self._count(model, 1)
+
+    def _count(self, outer: Any, times: int, within: set[int] | None = None) -> None:
+        """Add the calls of the layers within ``outer``, which is called so often."""
+        nodes = _nodes(outer)
+        for node in nodes:
+            self._add(node.operation, times, len(node.input_tensors), len(node.output_tensors))
+            self._count(node.operation, times)
+        within = set() if within is None else within
+        for layer in [] if nodes else getattr(outer, "_layers", []):
+            if id(layer) not in within:  # what its owner does with it is not known: one call
+                within.add(id(layer))
+                self._add(layer, times, 1, 1)
+                self._count(layer, times, within)
+
+    def _add(self, layer: Any, times: int, taken: int, given: int) -> None:
+        before = self.uses.get(id(layer), (0, 1, 1))
+        self.uses[id(layer)] = (before[0] + times, max(before[1], taken), max(before[2], given))
 
 
-def _edges(graph: Any) -> Iterator[tuple[Any, Any]]:
-    """(producer, consumer) of a functional model's graph; nothing for other layers."""
+def _nodes(graph: Any) -> list[Any]:
+    """The calls that make up a functional model, without its inputs; none of other layers."""
     from zoo.backend import keras
 
     graph = getattr(graph, "_functional", None) or graph  # a Sequential holds one
     if not isinstance(graph, keras.Model):
-        return
-    for nodes in getattr(graph, "_nodes_by_depth", {}).values():
-        for node in nodes:
-            for tensor in node.input_tensors:
-                yield tensor._keras_history.operation, node.operation
+        return []
+    by_depth = getattr(graph, "_nodes_by_depth", {})
+    return [node for nodes in by_depth.values() for node in nodes if node.input_tensors]
 
 
 def _absorbed(layer: Any) -> bool:

@@ -69,6 +69,14 @@ def parse(recipe: str) -> list[Parsed]:
                 hint=f"{after.text}+{before.text}",
                 kind="bad_recipe",
             )
+        if after.step.name == before.step.name and not after.step.again:
+            raise ZooError(
+                f"In recipe {recipe!r}, {after.text!r} would undo {before.text!r}.",
+                expected=f"{after.step.name!r} once",
+                received=recipe,
+                hint=after.text,
+                kind="bad_recipe",
+            )
     check_name(slug([part.text for part in parsed]), "recipe")  # it will be a folder's name
     return parsed
 
@@ -78,10 +86,8 @@ def slug(texts: list[str]) -> str:
     return "_".join(text.replace(":", "-") for text in texts)
 
 
-def compress(
-    session: Session, run: Run, recipe: str, progress: Progress, parent: str = BASE
-) -> Variant:
-    """Make the variant of a recipe from another variant; intermediates are variants, and reused.
+def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Parsed]:
+    """The steps of a recipe from a variant on, after all that can be refused before any work.
 
     Raises :class:`ZooError` where a step does not apply to the model.
     """
@@ -93,20 +99,38 @@ def compress(
             received=parent,
             hint=f"zoo compress {run.path} '{recipe}' --variant base",
         )
-    before = [part for part in origin.document()["recipe"].split("+") if part]
-    current = origin
     steps = parse(recipe)
-    parse("+".join([*before, *(parsed.text for parsed in steps)]))  # the whole chain, in order
+    parse(
+        "+".join([*_made(origin), *(parsed.text for parsed in steps)])
+    )  # the whole chain, in order
+    session = session.of(origin)
     for parsed in steps:
-        before.append(parsed.text)
-        session = session.of(current)
         reason = session.spec.skips.get(parsed.step.name)
         if reason:
             raise ZooError(
                 f"{parsed.step.name!r} does not apply to {session.spec.name!r}.", received=reason
             )
+        student = dict(parsed.options).get("model")
+        session = session.as_model(student) if student else session
+    return steps
+
+
+def compress(
+    session: Session, run: Run, recipe: str, progress: Progress, parent: str = BASE
+) -> Variant:
+    """Make the variant of a recipe from another variant; intermediates are variants, and reused."""
+    current = run.variant(parent)
+    before = _made(current)
+    for parsed in plan(session, run, recipe, parent):
+        before.append(parsed.text)
+        session = session.of(current)
         current = _one(session, run, current, parsed, "+".join(before), slug(before), progress)
     return current
+
+
+def _made(variant: Variant) -> list[str]:
+    """The steps that a variant was made by."""
+    return [part for part in variant.document()["recipe"].split("+") if part]
 
 
 def _one(

@@ -163,9 +163,10 @@ def _prune(work: Work, options: dict[str, Any]) -> None:
 
 def _cluster(work: Work, options: dict[str, Any]) -> None:
     from zoo.compress.clustering import cluster
+    from zoo.compress.pruning import keep_zeros
 
     training, _ = _retraining(work)
-    with cluster(work.model, **options) as clusters:
+    with keep_zeros(work.model), cluster(work.model, **options) as clusters:
         _fit(work, work.model, training, [clusters.callback()])
 
 
@@ -224,7 +225,7 @@ STEPS: dict[str, Step] = {
     row.name: row
     for row in (
         Step("distill", "retrain", "MODEL", "teach another model of the zoo what this one says",
-             _student, _distill, "Hinton, Vinyals & Dean 2015"),
+             _student, _distill, "Hinton, Vinyals & Dean 2015", again=True),
         Step("prune", "retrain", "SPARSITY|MbyN", "set the smallest weights of each kernel to zero "
              "while training on", _sparsity, _prune, "Zhu & Gupta 2017, with TF-MOT's engine",
              ("prune:0.5", "prune:0.8")),
