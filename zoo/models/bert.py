@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from zoo.models.start import scale
 from zoo.spec import ModelSpec, Target
 
 if TYPE_CHECKING:
@@ -84,14 +85,9 @@ def _widen(backbone: Any, width: int) -> None:
     keras_nlp draws those of any size with a deviation of 0.02, which was chosen for 768 inputs. With
     128 the scores of attention are six times smaller, and pre-training is slow to learn where to look.
     """
-    from zoo.backend import valueless
-
-    if valueless():
-        return
-    scale = math.sqrt(_SIZES["base"][2] / width)
-    for layer in backbone.transformer_layers:
-        for kernel in (v for v in layer.trainable_variables if v.name == "kernel"):
-            kernel.assign(kernel * scale)
+    kernels = (v for layer in backbone.transformer_layers for v in layer.trainable_variables
+               if v.name == "kernel")  # fmt: skip
+    scale(kernels, math.sqrt(_SIZES["base"][2] / width))
 
 
 def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any) -> keras.Model:
