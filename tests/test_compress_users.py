@@ -32,6 +32,26 @@ def test_what_a_model_computes_after_release_is_its_own():
         assert zeros(model.layers[0].kernel) == 0
 
 
+def test_a_second_release_changes_nothing():
+    """One in the block, before training goes on, and the block's own."""
+    from zoo.backend import keras
+    from zoo.compress import cluster, keep_zeros, prune, quantize_aware
+
+    for attach in (
+        keep_zeros,
+        lambda m: cluster(m, 4),
+        quantize_aware,
+        lambda m: prune(m, 0.5, steps=2),
+    ):
+        model = net(keras.layers.Dense(64), keras.layers.Dense(1))
+        with attach(model) as handle:
+            handle.release()
+            kernel = rows(20, 64)
+            model.layers[0].kernel.assign(kernel)
+        assert np.array_equal(model.layers[0].kernel.numpy(), kernel)
+        assert model.layers[0].kernel.constraint is None
+
+
 def test_files_and_copies_made_inside_the_block_are_of_the_models_own_classes(tmp_path):
     from zoo.backend import keras
     from zoo.compress import prune, quantize_aware

@@ -49,7 +49,7 @@ class Attached:
     variables: Sequence[Any] = ()
 
     def __init__(self, model: Any) -> None:
-        self.model = model
+        self.model, self._attached = model, True
         self._retrace()
 
     def _retrace(self) -> None:
@@ -59,7 +59,13 @@ class Attached:
                 setattr(self.model, name, None)
 
     def release(self) -> None:
-        """Take it off; the weights stay as it made them."""
+        """Take it off; the weights stay as it made them. Does nothing where it is off already."""
+        if self._attached:
+            self._attached = False
+            self._release()
+            self._retrace()
+
+    def _release(self) -> None:
         raise NotImplementedError
 
     def callback(self) -> Any:

@@ -83,14 +83,13 @@ class Clusterer(Attached):
                 {kernel.attribute: reading(kernel.layer, kernel.attribute, made.values)},
             )
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Give the layers their own weights back, each at its centroid's value."""
         for made in reversed(self.kernels):
             restore(made.of.layer)
             made.of.variable.assign(made.values(made.of.variable.value))
             _detach(made.of, made.attribute)
         self.kernels = []
-        self._retrace()
         self._stack.close()
 
 

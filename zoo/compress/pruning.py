@@ -70,14 +70,13 @@ class Masks(Attached):
             masked.mask.assign(tf.cast(values, tf.float32))
             masked.kernel.assign(kept(masked.kernel.value, values))
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Take the constraints off again; the zeros stay.
 
         An optimizer's moving average of the weights (``use_ema``) knows no constraint: what it wrote
         into the model at the end is masked once more.
         """
-        self.apply(self.variables[: len(self.kernels)])
-        self._retrace()
+        self.apply([masked.mask for masked in self.kernels])
         for masked in self.kernels:
             masked.kernel.constraint = masked.before
 

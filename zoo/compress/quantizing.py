@@ -187,10 +187,9 @@ class FakeQuantizer(Attached):
         finally:
             self._observed = None
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Give the layers their own calls back, and snap the kernels to their grid."""
         self._give_back()
-        self._retrace()
         snap(self.model)
 
     def _give_back(self) -> None:
