@@ -173,6 +173,7 @@ def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
 
     from zoo.backend import keras
     from zoo.data.core import Request
+    from zoo.errors import ZooError
     from zoo.train.session import prepare
 
     theirs = keras.applications.MobileNetV2(
@@ -195,6 +196,10 @@ def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
     again = session.load(tmp_path / "own.weights.h5")
     pairs = zip(started.get_weights(), again.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
+    resumed = session.build(filled=True)  # a checkpoint follows
+    assert [w.shape for w in resumed.weights] == [w.shape for w in started.weights]
+    with pytest.raises(ZooError, match="There is no file of weights"):
+        session.build()
 
 
 def test_offline_refuses_published_weights_before_reading_data():

@@ -118,8 +118,9 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
     with _own_root(run.path.parent, replicas) as folder:
         if folder != run.path.parent:
             run = Run(Path(shutil.copytree(run.path, folder / run.name)))
-        model = session.build_to_train(replicas)
-        initialise(run, model, bool(newest(run.path / "checkpoints").arrays))
+        begun = bool(newest(run.path / "checkpoints").arrays)
+        model = session.build_to_train(replicas, filled=begun)
+        initialise(run, model, begun)
         return _train(session, run, model, progress, True, replicas)
 
 
@@ -189,7 +190,7 @@ def _trained(
     progress.say(f"{run.name}: writing the variant base")
     if replicas is not None or session.engine.policy() != "float32":
         # What is shipped is a model of one device and of one precision.
-        weights, model = model.get_weights(), session.build()
+        weights, model = model.get_weights(), session.build(filled=True)
         model.set_weights(weights)
     base = (
         ship_base(session, run, model, fitted.seconds)

@@ -203,21 +203,23 @@ class Session:
         """The devices to train on, None for one; asked for before anything is computed."""
         return open_replicas(Strategy.parse(self.engine.strategy))
 
-    def build(self, replicas: Replicas | None = None) -> Any:
+    def build(self, replicas: Replicas | None = None, filled: bool = False) -> Any:
         """A fresh model, seeded, ready to be trained, on one device or on several.
+
+        One that is ``filled`` next, from a checkpoint, needs no published weights before.
 
         Raises :class:`ZooError` where the settings make none, before memory is taken.
         """
         self.check_build()
         with contextlib.nullcontext() if replicas is None else replicas.scope():
-            return self._build(self.config)
+            return self._build(self.own_config if filled else self.config)
 
-    def build_to_train(self, replicas: Replicas | None = None) -> Any:
+    def build_to_train(self, replicas: Replicas | None = None, filled: bool = False) -> Any:
         """:meth:`build` in the precision that the training is to have. Variables stay float32."""
         from zoo.backend import dtype_policy
 
         with dtype_policy(self.engine.policy()):
-            return self.build(replicas)
+            return self.build(replicas, filled)
 
     def _build(self, config: Mapping[str, Any]) -> Any:
         from zoo.backend import seed_everything
