@@ -106,7 +106,7 @@ def _spec(
 
 SPECS = [
     _spec("gpt_tiny", (4, 4, 128), 939776, published=_OWN, dropout=0.0,
-          target=Target("bits_per_character", 2.6)),
+          target=Target("bits_per_character", 2.25)),
     _spec("gpt_mini", (4, 4, 256), 3452416, published=_OWN, tags=("sibling",)),
     _spec("gpt_small", (6, 6, 384), 11086848, published=_OWN, tags=("sibling",)),
     _spec("gpt2", (12, 12, 768), 124439808, published=_GPT2 + "29.41",
