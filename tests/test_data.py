@@ -407,6 +407,41 @@ def test_picture_folder_with_given_parts(tmp_path):
     )
 
 
+@pytest.mark.parametrize("second", ["val", "test"])
+def test_picture_folder_with_two_parts(tmp_path, second):
+    """The third part is dealt out of train, class by class; folders of parts are no classes."""
+    for part in ("train", second):
+        build.write_pictures(tmp_path / "p" / part, each=20, seed=len(part))
+    data = opened(tmp_path / "p", None)
+    assert data.classes == ("dark", "light")
+    third = ({"val", "test"} - {second}).pop()
+    assert {part: len(rows) for part, rows in data.parts.items()} == {
+        "train": 34, second: 40, third: 6}  # fmt: skip
+    assert sorted(np.concatenate([data.parts["train"], data.parts[third]])) == (
+        np.flatnonzero(np.isin(np.arange(80), data.parts[second], invert=True)).tolist()
+    )
+    assert data.y[data.parts[third]].tolist().count(0) == 3
+    assert any(f"no {third} rows" in note for note in data.notes)
+
+
+def test_folders_of_parts_are_never_classes(tmp_path):
+    """Loose pictures below test, one part alone, parts without train, a folder beside them."""
+    whole = build.write_pictures(tmp_path / "loose" / "train")
+    loose = whole.parent / "test"
+    loose.mkdir()
+    for path in (whole / "dark").iterdir():
+        (loose / path.name).write_bytes(path.read_bytes())
+    error = refused(whole.parent, None)
+    assert (error.kind, "test/00.png" in str(error)) == ("bad_split", True)
+    for names, received in ((["train"], "train"), (["val", "test"], "test, val"),
+                            (["train", "val", "extra"], "extra, train, val")):  # fmt: skip
+        folder = tmp_path / "-".join(names)
+        for name in names:
+            build.write_pictures(folder / name)
+        error = refused(folder, None)
+        assert (error.kind, error.received) == ("bad_split", f"folders {received}")
+
+
 def test_pictures_of_all_sizes_and_modes(tmp_path):
     """One upright picture, red above and blue below, stored in many ways."""
     from PIL import Image

@@ -248,7 +248,7 @@ class Pictures:
 
 
 def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
-    """``folder/CLASS/*.png``, or ``folder/train|val|test/CLASS/*.png``.
+    """``folder/CLASS/*.png``, or ``folder/train|val|test/CLASS/*.png``, val or test of which may lack.
 
     An optional ``metadata.csv`` has a column ``file_name`` (relative to the folder) and further
     columns: groups, and perhaps ``split`` (or the one of ``--split``) or the label (named by
@@ -262,17 +262,16 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
             received="no file that ends in " + ", ".join(SUFFIXES),
         )
     relative = [path.relative_to(folder) for path in paths]
-    split: Any = None
-    parts = [split_part(item.parts[0]) for item in relative]
-    if all(len(item.parts) >= 3 for item in relative) and {"train", "test"} <= set(parts):
-        split = np.array([item.parts[0] for item in relative])
-        labels = np.array([item.parts[1] for item in relative])
-    else:
-        labels = np.array([item.parts[0] if len(item.parts) > 1 else "" for item in relative])
+    target, own = "class", request.target in (None, "class")
+    parted = _are_parts(folder, relative, own)
+    split: Any = np.array([item.parts[0] for item in relative]) if parted else None
+    labels = np.array(
+        [item.parts[parted] if len(item.parts) > 1 + parted else "" for item in relative]
+    )
     metadata = _metadata(folder, [item.as_posix() for item in relative])
-    target = "class"
     notes: list[str] = []
-    if request.target is not None and request.target != "class":
+    if not own:
+        assert request.target is not None
         target = _known(request.target, metadata, "--target", folder)
         labels = metadata.pop(target)
     elif (labels == "").any():
@@ -300,6 +299,33 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
         source=folder.name,
         notes=notes,
     )
+
+
+def _are_parts(folder: Path, relative: Sequence[Path], labelled: bool) -> bool:
+    """Whether the folder's own folders are parts of a split, with class folders inside.
+
+    Raises where they are and can't be used; ``labelled`` says that folders are to name the classes.
+    """
+    names = sorted({item.parts[0] for item in relative if len(item.parts) > 1})
+    parts = {split_part(name) for name in names}
+    loose = [item for item in relative if len(item.parts) < 3]
+    if not labelled:
+        return not loose and {"train", "test"} <= parts
+    said = parts - {None}
+    if not said or (None in parts and not (len(said) > 1 and "train" in said)):
+        return False
+    strange = [name for name in names if split_part(name) is None]
+    if strange or loose or len(said) < 2 or "train" not in said:
+        lies = f"{loose[0]}, in no class's folder" if loose else "folders " + ", ".join(names[:8])
+        raise ZooError(
+            f"The pictures of {folder} can't be used as parts of a split.",
+            expected="train/CLASS/*.png and one of val and test alike, or both, and nothing else",
+            received=lies,
+            hint="Name the classes by folders, remove pictures without labels (`zoo predict` takes "
+            "them), or give class folders alone to have them split.",
+            kind="bad_split",
+        )
+    return True
 
 
 def _known(name: str, metadata: dict[str, Any], option: str, folder: Path) -> str:
