@@ -225,6 +225,40 @@ def test_columns_are_judged_by_their_training_cells(judged):
     }
 
 
+UNDATED = ["2024-01-15 10:30 AM", "2024-01-15 24:00:00", "4711-55-99", "unknown"]
+
+
+@pytest.mark.parametrize("cell", UNDATED)
+@pytest.mark.parametrize("strays", [4, 40, 400])
+def test_cells_that_are_no_dates_are_strays_or_make_a_column_of_text(write, cell, strays):
+    days = pd.date_range("2020-01-01", periods=400).astype(str).tolist()
+    column = np.random.default_rng(0).permutation([cell] * strays + days[strays:])
+    data = opened(write(table(400, day=column)))
+    (found,) = (c for c in data.columns if c["name"] == "day")
+    if strays > 20:
+        assert found["kind"] == ("constant" if strays == 400 else "text")
+        return
+    here = int((column[data.parts["train"]] == cell).sum())
+    assert (found["kind"], found["missing"], found["stray"]) == ("date", here, True)
+    assert f"stray cells ({here}) count as missing: {cell!r}" in found["why"]
+    assert np.isfinite(preprocess.apply(preprocess.fit(data, {}), data.x)).all()
+
+
+@pytest.mark.parametrize(
+    "end", [" 10:30:00 UTC", " 10:30:00Z", "T10:30Z", " 10:30 UTC", " 10:30:00"]
+)
+def test_times_in_utc_are_dates(write, end):
+    """A daily column: no row number, and the same moments however UTC is written."""
+    days = pd.date_range("2020-01-01", periods=200)
+    data = opened(write(table(day=[str(day)[:10] + end for day in days])))
+    (found,) = (c for c in data.columns if c["name"] == "day")
+    assert (found["kind"], found["missing"], found["why"]) == ("date", 0, "days since 1970")
+    plan = preprocess.fit(data, {})
+    (column,) = (c for c in plan["columns"] if c["name"] == "day")
+    first = min(data.parts["train"]) + 18262 + 10.5 / 24  # days from 1970 to 2020
+    assert column["low"] == pytest.approx(first, abs=1e-6)
+
+
 def test_groups_are_named_as_in_the_file(judged):
     inputs = build.columns()
     assert judged.groups[SEX].tolist() == [cell or "(missing)" for cell in inputs[SEX]]

@@ -280,20 +280,30 @@ def on_grid(
     return grid, stamps_of.astype("datetime64[s]"), step, date, notes
 
 
+def stamps(cells: Any) -> Any:
+    """ISO dates (n,), perhaps with "UTC" at the end, as UTC timestamps; NaT where a cell is none."""
+    import pandas as pd
+
+    found = pd.to_datetime(cells, errors="coerce", utc=True, format="ISO8601")
+    left = found.isna() & cells.notna()
+    if left.any():
+        plain = cells[left].astype(str).str.replace(r"\s*UTC\s*$", "", regex=True)
+        again = pd.to_datetime(plain, errors="coerce", utc=True, format="ISO8601")
+        found[left.to_numpy()] = again.array
+    return found
+
+
 def _dates(frame: Any) -> tuple[str, np.ndarray]:
     """The first column whose cells are all dates: its name and datetime64 (n,)."""
     import pandas as pd
 
     for column in frame.columns:
         cells = frame[column]
-        if pd.api.types.is_datetime64_any_dtype(cells):
-            stamps = pd.to_datetime(cells, utc=True)
-        elif pd.api.types.is_numeric_dtype(cells):
+        if pd.api.types.is_numeric_dtype(cells):
             continue  # a date is never a bare number: no guessing of its unit
-        else:
-            stamps = pd.to_datetime(cells, errors="coerce", utc=True, format="ISO8601")
-        if stamps.notna().all():
-            return str(column), stamps.dt.tz_localize(None).to_numpy("datetime64[s]")
+        found = stamps(cells)
+        if found.notna().all():
+            return str(column), found.dt.tz_localize(None).to_numpy("datetime64[s]")
     raise ZooError(
         "The series has no column of dates.",
         expected="a column of dates such as 2024-12-31 (or 2024-12-31 18:00) in every row",
