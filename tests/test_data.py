@@ -25,7 +25,7 @@ import pandas as pd
 import pytest
 from data_builders import AGE, CITY, COLOUR, SEX
 
-from zoo.data import preprocess, shipped
+from zoo.data import large, preprocess, shards, shipped
 from zoo.data.core import MAX_CLASSES, MAX_GROUPS, Data, Request, open_data
 from zoo.data.images import COMMON_SIZE
 from zoo.data.own import read_frame, read_inputs
@@ -786,6 +786,42 @@ def test_malformed_csv(tmp_path, content, kind):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     assert refused(path).kind == kind
+
+
+LINES = [f"{k},{k % 7},{'ab'[k % 2]}" for k in range(60)]
+
+
+@pytest.mark.parametrize("large_file", [False, True])
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda lines: [f"row {k},{line}" for k, line in enumerate(lines)], 2),  # R's write.table
+        (lambda lines: [f"row {k},{line},NA" for k, line in enumerate(lines)], 2),
+        (lambda lines: [*lines[:40], "40,x,5,a", *lines[41:]], 42),
+        (lambda lines: [*lines[:59], '59,"3\n4",a,b,c'], 62),
+        (lambda lines: [lines[0] + ",surplus", *lines[1:]], 2),
+        (lambda lines: [f"{line}," for line in lines], None),
+        (lambda lines: [f"{line},,,  ," for line in lines], None),
+        (lambda lines: [*lines[:40], lines[40] + ", ", *lines[41:]], None),
+    ],
+)
+def test_rows_with_more_cells_than_the_header(tmp_path, monkeypatch, change, line, large_file):
+    monkeypatch.setattr(large, "CHUNK", 25)
+    monkeypatch.setattr(shards, "LARGE", 0 if large_file else 10**9)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["n,m,y", *change(LINES)]) + "\n")
+    if line is not None:
+        error = refused(path)
+        assert (error.kind, f"cells in line {line} than" in error.message) == (
+            "unreadable_file",
+            True,
+        )
+        return
+    data = opened(path)
+    assert list(data.x.columns) == ["n", "m"]
+    assert data.x["m"].tolist() == [k % 7 for k in range(60)]
+    assert data.classes == ("a", "b")
 
 
 def test_files_for_folders_and_folders_for_files(tmp_path):
