@@ -506,6 +506,38 @@ def test_pictures_of_all_sizes_and_modes(tmp_path):
     assert (abs(stored["deep"] - 127) <= 1).all()  # 16 bits are scaled, not clipped
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "white"),
+    [
+        (np.uint16, (0, 200, 65535), 65535),  # a dark picture is as dark as among others
+        (np.int32, (0, 200, 65535), 65535),
+        (np.float32, (0, 0.5, 1), 1),
+        (np.float32, (0, 0.5, 200), 255),
+        (np.int32, (0, 1, 70000), None),
+        (np.int32, (0, 1, -1), None),
+        (np.float32, (0, 1, 300), None),
+        (np.float32, (0, 1, np.nan), None),
+    ],
+)
+def test_deep_pictures_have_one_scale(tmp_path, dtype, values, white):
+    """Each value fills a picture: what is white is of the mode, and of all pictures for floats."""
+    from PIL import Image
+
+    folder = tmp_path / "p"
+    for k in range(24):
+        path = folder / "ab"[k % 2] / f"{k:02d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), values[k % 3], dtype)).save(path)
+    if white is None:
+        assert refused(folder, None).kind == "bad_values"
+        return
+    order = sorted(range(24), key=lambda k: (k % 2, k))
+    expected = [round(255 * values[k % 3] / white) for k in order]
+    assert opened(folder, None).x[:, 0, 0, 0].tolist() == expected
+    plan = {"kind": "image", "shape": [8, 8, 1], "scale": 1 / 255}
+    assert read_inputs(folder, plan)[np.arange(24)][:, 0, 0, 0].tolist() == expected
+
+
 def test_pictures_for_prediction_take_the_shape_of_training(tmp_path):
     folder = build.write_pictures(tmp_path / "p", size=20)
     plan = {"kind": "image", "shape": [10, 12, 3], "scale": 1 / 255}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -104,7 +105,7 @@ def _picture(path: Path | Content) -> Iterator[Any]:
 
 
 #: Modes of pictures without colour; those of 16 or 32 bits hold more than eight bits of grey.
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
@@ -118,21 +119,51 @@ def _facts(path: Path | Content) -> tuple[tuple[int, int], bool]:
         return (width, height), picture.mode in _GREY
 
 
-def _pixels(path: Path | Content, size: tuple[int, int], grey: bool) -> np.ndarray:
-    """uint8 (height, width) or (height, width, 3): upright, on white where it is transparent."""
+def _white_of(pictures: Callable[[], Iterable[Path | Content]]) -> Callable[[], float]:
+    """What white is in pictures of floats, once it is asked for: 1 where none goes beyond, else 255."""
+
+    @functools.cache
+    def white() -> float:
+        for path in pictures():
+            with _picture(path) as picture:
+                if picture.mode == "F" and np.asarray(picture).max(initial=0) > 1:
+                    return 255.0
+        return 1.0
+
+    return white
+
+
+def _pixels(
+    path: Path | Content, size: tuple[int, int], grey: bool, white: Callable[[], float]
+) -> np.ndarray:
+    """uint8 (height, width) or (height, width, 3): upright, on white where it is transparent.
+
+    Grey of 16 or 32 bits is from 0 to 65535, of floats from 0 to ``white()``. Raises where it is not.
+    """
     from PIL import Image, ImageOps
 
     with _picture(path) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith(("I", "F")):
-            # 16 bits of grey; PIL's own conversion would clip all above 255 to white.
+            # PIL's own conversion would clip all above 255 to white.
             values = np.asarray(upright, dtype=np.float64)
-            full = 65535 if values.max(initial=0) > 255 else 255
-            upright = Image.fromarray(np.clip(values / full * 255, 0, 255).astype(np.uint8))
+            full = white() if upright.mode == "F" else 65535.0
+            low, high = values.min(), values.max()  # NaN where some value is
+            if not (low >= 0 and high <= full):
+                raise ZooError(
+                    f"{path} has values out of range.",
+                    expected="floats from 0 to 1, or from 0 to 255, alike in all pictures"
+                    if upright.mode == "F"
+                    else "whole numbers from 0 to 65535",
+                    received=f"{low:g} to {high:g}",
+                    hint="Bring the pictures to 8 bits first.",
+                    kind="bad_values",
+                )
+            upright = Image.fromarray(np.rint(values / full * 255).astype(np.uint8))
         if upright.has_transparency_data:
             upright = upright.convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright)
+            behind = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(behind, upright)
         upright = upright.convert("L" if grey else "RGB")
         if upright.size != size:
             upright = upright.resize(size, Image.Resampling.BILINEAR)
@@ -149,7 +180,7 @@ def load_pictures(
     :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD` bytes of them
     are decoded into the cache, under ``sha256``, that of the folder or file.
     """
-    count, sizes, grey = 0, set(), True
+    count, sizes, grey, white = 0, set(), True, _white_of(pictures)
     for picture in pictures():
         size, is_grey = _facts(picture)
         count, grey = count + 1, grey and is_grey
@@ -160,22 +191,25 @@ def load_pictures(
         notes.append(f"pictures became {COMMON_SIZE} x {COMMON_SIZE}: their {why}")
     shape = (count, size[1], size[0], 1 if grey else 3)
     if np.prod(shape, dtype=np.int64) > HELD:
-        return _decoded(pictures, shape, sha256)
+        return _decoded(pictures, shape, sha256, white)
     out = np.empty(shape, dtype=np.uint8)
     for k, path in enumerate(pictures()):
-        out[k] = _pixels(path, size, grey).reshape(shape[1:])
+        out[k] = _pixels(path, size, grey, white).reshape(shape[1:])
     return out
 
 
 def _decoded(
-    pictures: Callable[[], Iterable[Path | Content]], shape: tuple[int, ...], sha256: str
+    pictures: Callable[[], Iterable[Path | Content]],
+    shape: tuple[int, ...],
+    sha256: str,
+    white: Callable[[], float],
 ) -> Stored:
     """Pictures of a shape (n, height, width, channels), decoded into the cache."""
 
     def decode(folder: Path) -> dict[str, Any]:
         with (folder / ROWS).open("wb") as out:
             for path in counted(pictures(), "pictures decoded", lambda picture: 1, shape[0]):
-                out.write(_pixels(path, (shape[2], shape[1]), shape[3] == 1).tobytes())
+                out.write(_pixels(path, (shape[2], shape[1]), shape[3] == 1, white).tobytes())
         return {}
 
     folder = cached(["pictures", list(shape)], sha256, decode)
@@ -234,6 +268,7 @@ class Pictures:
                 expected="files that end in " + ", ".join(SUFFIXES),
                 received="none",
             )
+        self._white = _white_of(lambda: self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -242,7 +277,7 @@ class Pictures:
         height, width, channels = self._shape
         out = np.empty((len(rows), *self._shape), dtype=np.uint8)
         for k, row in enumerate(rows):
-            pixels = _pixels(self._paths[row], (width, height), channels == 1)
+            pixels = _pixels(self._paths[row], (width, height), channels == 1, self._white)
             out[k] = pixels.reshape(self._shape)
         return out
 
