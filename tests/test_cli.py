@@ -708,6 +708,26 @@ def test_predicted_numbers_have_seven_digits(zoo, tmp_path):
     assert max(len(cell.lstrip("-0.").replace(".", "")) for cell in cells) <= 7
 
 
+def test_predictions_far_from_zero_keep_their_digits(zoo, tmp_path):
+    """A target such as 1700000123.4 is told to a millionth of its spread, as it was predicted."""
+    import pandas as pd
+
+    path = tmp_path / "moments.csv"
+    x = np.random.default_rng(0).normal(size=100)
+    pd.DataFrame({"x": x, "y": 1.7e9 + 30 * x}).to_csv(path, index=False)
+    words = ("train", "mlp", "--data", path, "--target", "y", "--task", "regression", "--epochs", "1",
+             "--set", "hidden=4", "--runs", tmp_path / "r", "--name", "a")  # fmt: skip
+    assert zoo(*words).code == 0
+    out = tmp_path / "out.csv"
+    assert zoo("predict", tmp_path / "r" / "a", path, "--output", out).code == 0
+    with np.load(tmp_path / "r" / "a" / "base" / "predictions.npz") as stored:
+        row, said = stored["row"], stored["y_pred"]
+    assert np.ptp(said) > 1
+    written = pd.read_csv(out)["prediction"].to_numpy()
+    np.testing.assert_allclose(written[row], said, rtol=0, atol=1e-4)
+    assert max(map(len, out.read_text().splitlines())) <= len("99,1700000123.4567")
+
+
 def test_settings_from_a_file_and_over_it(zoo, tmp_path):
     csv = loans(tmp_path / "loans.csv")
     (tmp_path / "a.toml").write_text("hidden = [8, 4]\nepochs = 3\n")
