@@ -26,6 +26,8 @@ MAX_SIDE = 512
 MAX_PIXELS = 50_000_000
 #: Bytes of decoded pictures that are held in memory.
 HELD = 128_000_000
+#: The file beside the pictures that says more about them.
+METADATA = "metadata.csv"
 #: A column of metadata.csv with more values than this is no attribute unless it is asked for.
 MAX_DECLARED = 20
 
@@ -228,11 +230,15 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    """Pictures below a folder, sorted by name. Raises for a link that leads out of the folder."""
+def pictures_in(folder: Path, hidden: bool = False) -> list[Path]:
+    """Pictures below a folder, sorted by name, those in hidden folders only with ``hidden``.
+
+    Raises for a link that leads out of the folder.
+    """
     home = folder.resolve()
     found = []
     for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
         for name in [*folders, *files]:
             path = Path(parent, name)
             if path.is_symlink() and not path.resolve().is_relative_to(home):
@@ -253,7 +259,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 def picture_names(folder: Path) -> list[str]:
     """The pictures below a folder as paths relative to it, in the order of :class:`Pictures`."""
-    return [path.relative_to(folder).as_posix() for path in _pictures_in(folder)]
+    return [path.relative_to(folder).as_posix() for path in pictures_in(folder)]
 
 
 class Pictures:
@@ -261,7 +267,7 @@ class Pictures:
     1 or 3): uint8 (m, ...)."""
 
     def __init__(self, folder: Path, shape: Sequence[int]) -> None:
-        self._paths, self._shape = _pictures_in(folder), tuple(shape)
+        self._paths, self._shape = pictures_in(folder), tuple(shape)
         if not self._paths:
             raise ZooError(
                 f"{folder} holds no pictures.",
@@ -289,7 +295,7 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
     columns: groups, and perhaps ``split`` (or the one of ``--split``) or the label (named by
     ``--target``).
     """
-    paths = _pictures_in(folder)
+    paths = pictures_in(folder)
     if not paths:
         raise ZooError(
             f"{folder} holds no pictures.",
@@ -366,7 +372,7 @@ def _are_parts(folder: Path, relative: Sequence[Path], labelled: bool) -> bool:
 def _known(name: str, metadata: dict[str, Any], option: str, folder: Path) -> str:
     from zoo.data.own import find_column
 
-    return find_column(name, metadata, option, folder / "metadata.csv")
+    return find_column(name, metadata, option, folder / METADATA)
 
 
 def _declared(metadata: dict[str, Any], request: Request, notes: list[str]) -> dict[str, Any]:
@@ -395,7 +401,7 @@ def _metadata(folder: Path, names: list[str]) -> dict[str, Any]:
     """Columns of ``metadata.csv`` in the pictures' order; none where there is no such file."""
     from zoo.data.own import read_frame
 
-    path = folder / "metadata.csv"
+    path = folder / METADATA
     if not path.exists():
         return {}
     frame = read_frame(path, text=("file_name",))

@@ -55,11 +55,28 @@ def load_own(request: Request, sha256: str | None = None) -> Table:
     path = Path(request.data).expanduser()
     read = reader(path)
     with _reading(path, "data"):
-        found = sha256_file(path)
+        found = _sha256_of(path, sha256)
     check_unchanged(path, found, sha256)
     table = read(path, request, found)
     table.sha256 = found
     return table
+
+
+def _sha256_of(path: Path, expected: str | None = None) -> str:
+    """SHA-256 of what is read of a path: a file, or a folder's records, or its pictures and their
+    metadata.
+
+    Runs from before may have that of all files of a folder: where it is ``expected``, it is given.
+    """
+    if not path.is_dir():
+        return sha256_file(path)
+    from zoo.data.images import METADATA, pictures_in
+
+    pictures = pictures_in(path)
+    found = sha256_file(path, tfrecord.files_of(path) or [*pictures, path / METADATA])
+    if expected not in (None, found) and pictures == pictures_in(path, hidden=True):
+        return expected if sha256_file(path) == expected else found
+    return found
 
 
 def reader(path: Path) -> Callable[[Path, Request, str], Table]:
@@ -738,9 +755,9 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
 
     function, kind = reader(path), plan["kind"]
     if kind == "tabular" and function in (read_table, read_records):
-        return open_frame(path, sha256_file(path), text_columns(plan))
+        return open_frame(path, _sha256_of(path), text_columns(plan))
     if kind == "text" and function in (read_table, read_records):
-        frame = open_frame(path, sha256_file(path), (plan["column"],))
+        frame = open_frame(path, _sha256_of(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
         return texts_of(frame, column)
     if kind == "text" and function is read_plain:
