@@ -605,6 +605,36 @@ def test_predictions_beside_the_folder_spare_their_input(zoo, run_mlp, tmp_path,
     assert "would overwrite their input" in err
 
 
+def test_predictions_replace_predictions_alone(zoo, run_mlp, tmp_path, monkeypatch):
+    """The name loses its ending alone; other files of that name stay as they are."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    loans(tmp_path / "people.2024.CSV", 30)
+    source, out = tmp_path / "people.2024.CSV", Path("people.2024-predictions.csv")
+    for rows in (30, 20):  # the second time over the first
+        loans(source, rows)
+        assert zoo("predict", run_mlp, source).code == 0
+        assert len(out.read_text().splitlines()) == rows + 1
+    for content in ("row,predicted\n1,2\n", "", "notes"):
+        out.write_text(content)
+        done = zoo("predict", run_mlp, source, "--json")
+        assert (done.code, done.error["kind"], out.read_text()) == (2, "file_exists", content)
+        assert "--output" in done.error["hint"]
+    assert zoo("predict", run_mlp, source, "--output", "other.csv").code == 0
+
+
+def test_predictions_of_the_folder_one_is_in(zoo, run_cnn, tmp_path, monkeypatch):
+    from PIL import Image
+
+    folder = tmp_path / "set.v2.csv"
+    folder.mkdir()
+    Image.new("L", (12, 12)).save(folder / "a.png")
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        assert zoo("predict", run_cnn, ".").code == 0
+        assert [p.name for p in folder.glob("*.csv")] == ["set.v2.csv-predictions.csv"]
+
+
 def hints():
     """The texts of all hints in the code; what is filled in later is ``X``."""
     for package in ("zoo", "benchmarks", "explain", "reports"):
