@@ -547,6 +547,28 @@ def test_pictures_for_prediction_take_the_shape_of_training(tmp_path):
     assert preprocess.apply(plan, images).dtype == np.float32
 
 
+@pytest.mark.parametrize("settings", [{}, {"size": "24"}, {"size": 100}])
+def test_training_and_prediction_decode_pictures_alike(tmp_path, settings):
+    """Of unequal sizes, with and without --set size: the bytes that the model learns from are those
+    it is asked about, decoded once from the original, also of a run that is taken up again."""
+    from zoo.registry import models
+    from zoo.train.session import prepare
+
+    folder = build.write_pictures(tmp_path / "p", size=80)
+    build.write_pictures(tmp_path / "q", size=130, seed=1)
+    for path in (tmp_path / "q" / "dark").iterdir():
+        path.rename(folder / "dark" / f"large {path.name}")
+    session = prepare(models().get("cnn"), Request(str(folder)), settings=settings, seed=0,
+                      deterministic=False)  # fmt: skip
+    rows = np.arange(len(session.data.y))
+    side = int(settings.get("size", COMMON_SIZE))
+    assert session.config["shape"] == (side, side, 1)
+    own = read_inputs(folder, session.plan)[rows]
+    np.testing.assert_array_equal(session.data.take(rows), own)
+    again = open_data(Request.parse(session.request.document()))
+    np.testing.assert_array_equal(again.take(rows), own)
+
+
 # Splits -------------------------------------------------------------------------------------------
 
 

@@ -512,7 +512,7 @@ def _flags(request: Mapping[str, Any]) -> Iterator[str]:
 
     plain = Request(data=request["data"]).document()
     for name, value in request.items():
-        if value == plain[name] or name == "data":
+        if name in ("data", "size") or value == plain[name]:  # the size is a setting
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):

@@ -50,7 +50,10 @@ _CARVE = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; stored in ``run.json`` so that every command sees the same data."""
+    """What the user asked for; stored in ``run.json`` so that every command sees the same data.
+
+    ``size`` is the side that files of pictures are decoded to, where a setting says so.
+    """
 
     data: str
     target: str | None = None
@@ -63,10 +66,14 @@ class Request:
     rare_groups: str = "error"
     offline: bool = False
     horizon: int | None = None
+    size: int | None = None
 
     def document(self) -> dict[str, Any]:
-        """As JSON-able values."""
-        return {**asdict(self), "sensitive": list(self.sensitive)}
+        """As JSON-able values; ``size`` only where there is one, as runs from before have none."""
+        document = {**asdict(self), "sensitive": list(self.sensitive)}
+        if self.size is None:
+            del document["size"]
+        return document
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Request:

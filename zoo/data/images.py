@@ -173,13 +173,16 @@ def _pixels(
 
 
 def load_pictures(
-    pictures: Callable[[], Iterable[Path | Content]], sha256: str, notes: list[str]
+    pictures: Callable[[], Iterable[Path | Content]],
+    sha256: str,
+    notes: list[str],
+    side: int | None = None,
 ) -> np.ndarray | Stored:
     """uint8 (n, height, width, 1 or 3): grey where all are.
 
-    ``pictures()`` gives them one after the other, as often as it is called. They keep their size
-    where it is one and has no side above :data:`MAX_SIDE`, else they become squares of
-    :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD` bytes of them
+    ``pictures()`` gives them one after the other, as often as it is called. They become squares of
+    ``side``; without it they keep their size where it is one and has no side above
+    :data:`MAX_SIDE`, else they become squares of :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD` bytes of them
     are decoded into the cache, under ``sha256``, that of the folder or file.
     """
     count, sizes, grey, white = 0, set(), True, _white_of(pictures)
@@ -187,7 +190,9 @@ def load_pictures(
         size, is_grey = _facts(picture)
         count, grey = count + 1, grey and is_grey
         sizes.add(size)
-    if len(sizes) > 1 or max(size) > MAX_SIDE:
+    if side is not None:
+        size = (side, side)
+    elif len(sizes) > 1 or max(size) > MAX_SIDE:
         size = (COMMON_SIZE, COMMON_SIZE)
         why = "sizes differ" if len(sizes) > 1 else f"sides are above {MAX_SIDE}"
         notes.append(f"pictures became {COMMON_SIZE} x {COMMON_SIZE}: their {why}")
@@ -327,7 +332,7 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
         split = metadata.pop(_known(request.split, metadata, "--split", folder))
     elif "split" in metadata:
         split = metadata.pop("split")
-    x = load_pictures(lambda: paths, sha256, notes)
+    x = load_pictures(lambda: paths, sha256, notes, request.size)
     return Table(
         kind="image",
         x=x,
