@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -756,6 +757,17 @@ def test_predictions_far_from_zero_keep_their_digits(zoo, tmp_path):
     written = pd.read_csv(out)["prediction"].to_numpy()
     np.testing.assert_allclose(written[row], said, rtol=0, atol=1e-4)
     assert max(map(len, out.read_text().splitlines())) <= len("99,1700000123.4567")
+
+
+def test_cores_are_of_the_machine_and_go_with_resume(zoo, run_mlp, monkeypatch):
+    from zoo import backend
+
+    given = []
+    monkeypatch.setattr(backend, "set_threads", given.append)
+    shutil.rmtree(run_mlp / "base")  # not trained to its end
+    assert zoo("train", "--resume", run_mlp, "--cpus", "1").code == 0
+    assert given == [1]
+    assert "but --cpus" in zoo("train", "--resume", run_mlp, "--cpus", "1", "--seed", "2").stderr
 
 
 def test_settings_from_a_file_and_over_it(zoo, tmp_path):
