@@ -161,6 +161,7 @@ def arrange(table: Table, request: Request) -> Table:
             kind="bad_split",
         )
     values, dates, step, date, notes = on_grid(table.x, table.y, table.target)
+    _check_regular_gaps(values, step, horizon, table.target)
     length = max(2 * step.season, horizon)
     ends = [0, *(int(share * len(values)) for share in BLOCKS), len(values)]
     origins, parts = [], []
@@ -204,6 +205,24 @@ def arrange(table: Table, request: Request) -> Table:
         notes=[*table.notes, *notes],
         cache=None,
     )
+
+
+def _check_regular_gaps(values: np.ndarray, step: Step, horizon: int, name: str) -> None:
+    """Raise where some place of every season is a gap, so that no horizon is whole: weekends, nights."""
+    places = [k for k in range(step.season) if k < len(values)]
+    gaps = [k for k in places if np.isnan(values[k :: step.season]).all()]
+    if not gaps:
+        return
+    whole = int(np.diff([*gaps, gaps[0] + step.season]).max()) - 1
+    if horizon > whole:
+        raise ZooError(
+            f"The series {name!r} has regular gaps: no {horizon} {step.unit}s on end have values.",
+            expected=f"at most {whole} steps ahead, or a value for every {step.unit}",
+            received=f"{len(gaps)} of every {step.season} {step.unit}s without a value",
+            hint=f"--horizon {whole}, or fill the gaps by the value before, or bring the series to a "
+            "longer step by sums or means.",
+            kind="regular_gaps",
+        )
 
 
 def _shortest(length: int, horizon: int) -> int:
@@ -379,15 +398,19 @@ def answers(
     assert task.judge is not None
     _, forecast, _ = task.judge(function(example.x), example, plan)
     last = pd.Timestamp(inputs.dates[inputs.origins[0]])
-    steps = [_later(last, plan["unit"], k) for k in range(1, inputs.horizon + 1)]
+    known = pd.DatetimeIndex(inputs.dates[np.isfinite(inputs.values)])
+    at_end = bool(known.is_month_end.all())
+    steps = [_later(last, plan["unit"], k, at_end) for k in range(1, inputs.horizon + 1)]
     return {"date": [str(stamp) for stamp in steps], "prediction": forecast[0]}
 
 
-def _later(date: Any, unit: str, steps: int) -> Any:
+def _later(date: Any, unit: str, steps: int, at_end: bool) -> Any:
+    """The date some steps on: the same day of a later month, or its end, where steps are of months."""
     import pandas as pd
 
     if unit in MONTHS:
-        return (date + pd.DateOffset(months=MONTHS[unit] * steps)).date()
+        later = date + pd.DateOffset(months=MONTHS[unit] * steps)
+        return (later + pd.offsets.MonthEnd(0) if at_end else later).date()
     days = next(row.days for row in STEPS if row.unit == unit)
     later = date + pd.Timedelta(seconds=round(86_400 * days * steps))
     return later if unit == "hour" else later.date()
