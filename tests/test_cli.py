@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -605,6 +606,36 @@ def test_predictions_beside_the_folder_spare_their_input(zoo, run_mlp, tmp_path,
     assert "would overwrite their input" in err
 
 
+def test_predictions_replace_predictions_alone(zoo, run_mlp, tmp_path, monkeypatch):
+    """The name loses its ending alone; other files of that name stay as they are."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    loans(tmp_path / "people.2024.CSV", 30)
+    source, out = tmp_path / "people.2024.CSV", Path("people.2024-predictions.csv")
+    for rows in (30, 20):  # the second time over the first
+        loans(source, rows)
+        assert zoo("predict", run_mlp, source).code == 0
+        assert len(out.read_text().splitlines()) == rows + 1
+    for content in ("row,predicted\n1,2\n", "", "notes"):
+        out.write_text(content)
+        done = zoo("predict", run_mlp, source, "--json")
+        assert (done.code, done.error["kind"], out.read_text()) == (2, "file_exists", content)
+        assert "--output" in done.error["hint"]
+    assert zoo("predict", run_mlp, source, "--output", "other.csv").code == 0
+
+
+def test_predictions_of_the_folder_one_is_in(zoo, run_cnn, tmp_path, monkeypatch):
+    from PIL import Image
+
+    folder = tmp_path / "set.v2.csv"
+    folder.mkdir()
+    Image.new("L", (12, 12)).save(folder / "a.png")
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        assert zoo("predict", run_cnn, ".").code == 0
+        assert [p.name for p in folder.glob("*.csv")] == ["set.v2.csv-predictions.csv"]
+
+
 def hints():
     """The texts of all hints in the code; what is filled in later is ``X``."""
     for package in ("zoo", "benchmarks", "explain", "reports"):
@@ -706,6 +737,37 @@ def test_predicted_numbers_have_seven_digits(zoo, tmp_path):
     cells = [line.split(",")[1] for line in out.read_text().splitlines()[1:]]
     assert len(set(cells)) > 50
     assert max(len(cell.lstrip("-0.").replace(".", "")) for cell in cells) <= 7
+
+
+def test_predictions_far_from_zero_keep_their_digits(zoo, tmp_path):
+    """A target such as 1700000123.4 is told to a millionth of its spread, as it was predicted."""
+    import pandas as pd
+
+    path = tmp_path / "moments.csv"
+    x = np.random.default_rng(0).normal(size=100)
+    pd.DataFrame({"x": x, "y": 1.7e9 + 30 * x}).to_csv(path, index=False)
+    words = ("train", "mlp", "--data", path, "--target", "y", "--task", "regression", "--epochs", "1",
+             "--set", "hidden=4", "--runs", tmp_path / "r", "--name", "a")  # fmt: skip
+    assert zoo(*words).code == 0
+    out = tmp_path / "out.csv"
+    assert zoo("predict", tmp_path / "r" / "a", path, "--output", out).code == 0
+    with np.load(tmp_path / "r" / "a" / "base" / "predictions.npz") as stored:
+        row, said = stored["row"], stored["y_pred"]
+    assert np.ptp(said) > 1
+    written = pd.read_csv(out)["prediction"].to_numpy()
+    np.testing.assert_allclose(written[row], said, rtol=0, atol=1e-4)
+    assert max(map(len, out.read_text().splitlines())) <= len("99,1700000123.4567")
+
+
+def test_cores_are_of_the_machine_and_go_with_resume(zoo, run_mlp, monkeypatch):
+    from zoo import backend
+
+    given = []
+    monkeypatch.setattr(backend, "set_threads", given.append)
+    shutil.rmtree(run_mlp / "base")  # not trained to its end
+    assert zoo("train", "--resume", run_mlp, "--cpus", "1").code == 0
+    assert given == [1]
+    assert "but --cpus" in zoo("train", "--resume", run_mlp, "--cpus", "1", "--seed", "2").stderr
 
 
 def test_settings_from_a_file_and_over_it(zoo, tmp_path):

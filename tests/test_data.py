@@ -25,12 +25,13 @@ import pandas as pd
 import pytest
 from data_builders import AGE, CITY, COLOUR, SEX
 
-from zoo.data import preprocess, shipped
+from zoo.data import large, preprocess, shards, shipped
 from zoo.data.core import MAX_CLASSES, MAX_GROUPS, Data, Request, open_data
 from zoo.data.images import COMMON_SIZE
 from zoo.data.own import read_frame, read_inputs
 from zoo.errors import ZooError
 from zoo.registry import datasets
+from zoo.run import sha256_file
 
 
 def opened(path: Path | str, target: str | None = "y", **asked) -> Data:
@@ -225,6 +226,40 @@ def test_columns_are_judged_by_their_training_cells(judged):
     }
 
 
+UNDATED = ["2024-01-15 10:30 AM", "2024-01-15 24:00:00", "4711-55-99", "unknown"]
+
+
+@pytest.mark.parametrize("cell", UNDATED)
+@pytest.mark.parametrize("strays", [4, 40, 400])
+def test_cells_that_are_no_dates_are_strays_or_make_a_column_of_text(write, cell, strays):
+    days = pd.date_range("2020-01-01", periods=400).astype(str).tolist()
+    column = np.random.default_rng(0).permutation([cell] * strays + days[strays:])
+    data = opened(write(table(400, day=column)))
+    (found,) = (c for c in data.columns if c["name"] == "day")
+    if strays > 20:
+        assert found["kind"] == ("constant" if strays == 400 else "text")
+        return
+    here = int((column[data.parts["train"]] == cell).sum())
+    assert (found["kind"], found["missing"], found["stray"]) == ("date", here, True)
+    assert f"stray cells ({here}) count as missing: {cell!r}" in found["why"]
+    assert np.isfinite(preprocess.apply(preprocess.fit(data, {}), data.x)).all()
+
+
+@pytest.mark.parametrize(
+    "end", [" 10:30:00 UTC", " 10:30:00Z", "T10:30Z", " 10:30 UTC", " 10:30:00"]
+)
+def test_times_in_utc_are_dates(write, end):
+    """A daily column: no row number, and the same moments however UTC is written."""
+    days = pd.date_range("2020-01-01", periods=200)
+    data = opened(write(table(day=[str(day)[:10] + end for day in days])))
+    (found,) = (c for c in data.columns if c["name"] == "day")
+    assert (found["kind"], found["missing"], found["why"]) == ("date", 0, "days since 1970")
+    plan = preprocess.fit(data, {})
+    (column,) = (c for c in plan["columns"] if c["name"] == "day")
+    first = min(data.parts["train"]) + 18262 + 10.5 / 24  # days from 1970 to 2020
+    assert column["low"] == pytest.approx(first, abs=1e-6)
+
+
 def test_groups_are_named_as_in_the_file(judged):
     inputs = build.columns()
     assert judged.groups[SEX].tolist() == [cell or "(missing)" for cell in inputs[SEX]]
@@ -407,6 +442,41 @@ def test_picture_folder_with_given_parts(tmp_path):
     )
 
 
+@pytest.mark.parametrize("second", ["val", "test"])
+def test_picture_folder_with_two_parts(tmp_path, second):
+    """The third part is dealt out of train, class by class; folders of parts are no classes."""
+    for part in ("train", second):
+        build.write_pictures(tmp_path / "p" / part, each=20, seed=len(part))
+    data = opened(tmp_path / "p", None)
+    assert data.classes == ("dark", "light")
+    third = ({"val", "test"} - {second}).pop()
+    assert {part: len(rows) for part, rows in data.parts.items()} == {
+        "train": 34, second: 40, third: 6}  # fmt: skip
+    assert sorted(np.concatenate([data.parts["train"], data.parts[third]])) == (
+        np.flatnonzero(np.isin(np.arange(80), data.parts[second], invert=True)).tolist()
+    )
+    assert data.y[data.parts[third]].tolist().count(0) == 3
+    assert any(f"no {third} rows" in note for note in data.notes)
+
+
+def test_folders_of_parts_are_never_classes(tmp_path):
+    """Loose pictures below test, one part alone, parts without train, a folder beside them."""
+    whole = build.write_pictures(tmp_path / "loose" / "train")
+    loose = whole.parent / "test"
+    loose.mkdir()
+    for path in (whole / "dark").iterdir():
+        (loose / path.name).write_bytes(path.read_bytes())
+    error = refused(whole.parent, None)
+    assert (error.kind, "test/00.png" in str(error)) == ("bad_split", True)
+    for names, received in ((["train"], "train"), (["val", "test"], "test, val"),
+                            (["train", "val", "extra"], "extra, train, val")):  # fmt: skip
+        folder = tmp_path / "-".join(names)
+        for name in names:
+            build.write_pictures(folder / name)
+        error = refused(folder, None)
+        assert (error.kind, error.received) == ("bad_split", f"folders {received}")
+
+
 def test_pictures_of_all_sizes_and_modes(tmp_path):
     """One upright picture, red above and blue below, stored in many ways."""
     from PIL import Image
@@ -437,12 +507,66 @@ def test_pictures_of_all_sizes_and_modes(tmp_path):
     assert (abs(stored["deep"] - 127) <= 1).all()  # 16 bits are scaled, not clipped
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "white"),
+    [
+        (np.uint16, (0, 200, 65535), 65535),  # a dark picture is as dark as among others
+        (np.int32, (0, 200, 65535), 65535),
+        (np.float32, (0, 0.5, 1), 1),
+        (np.float32, (0, 0.5, 200), 255),
+        (np.int32, (0, 1, 70000), None),
+        (np.int32, (0, 1, -1), None),
+        (np.float32, (0, 1, 300), None),
+        (np.float32, (0, 1, np.nan), None),
+    ],
+)
+def test_deep_pictures_have_one_scale(tmp_path, dtype, values, white):
+    """Each value fills a picture: what is white is of the mode, and of all pictures for floats."""
+    from PIL import Image
+
+    folder = tmp_path / "p"
+    for k in range(24):
+        path = folder / "ab"[k % 2] / f"{k:02d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), values[k % 3], dtype)).save(path)
+    if white is None:
+        assert refused(folder, None).kind == "bad_values"
+        return
+    order = sorted(range(24), key=lambda k: (k % 2, k))
+    expected = [round(255 * values[k % 3] / white) for k in order]
+    assert opened(folder, None).x[:, 0, 0, 0].tolist() == expected
+    plan = {"kind": "image", "shape": [8, 8, 1], "scale": 1 / 255}
+    assert read_inputs(folder, plan)[np.arange(24)][:, 0, 0, 0].tolist() == expected
+
+
 def test_pictures_for_prediction_take_the_shape_of_training(tmp_path):
     folder = build.write_pictures(tmp_path / "p", size=20)
     plan = {"kind": "image", "shape": [10, 12, 3], "scale": 1 / 255}
     images = read_inputs(folder, plan)[np.arange(28)]
     assert images.shape == (28, 10, 12, 3)
     assert preprocess.apply(plan, images).dtype == np.float32
+
+
+@pytest.mark.parametrize("settings", [{}, {"size": "24"}, {"size": 100}])
+def test_training_and_prediction_decode_pictures_alike(tmp_path, settings):
+    """Of unequal sizes, with and without --set size: the bytes that the model learns from are those
+    it is asked about, decoded once from the original, also of a run that is taken up again."""
+    from zoo.registry import models
+    from zoo.train.session import prepare
+
+    folder = build.write_pictures(tmp_path / "p", size=80)
+    build.write_pictures(tmp_path / "q", size=130, seed=1)
+    for path in (tmp_path / "q" / "dark").iterdir():
+        path.rename(folder / "dark" / f"large {path.name}")
+    session = prepare(models().get("cnn"), Request(str(folder)), settings=settings, seed=0,
+                      deterministic=False)  # fmt: skip
+    rows = np.arange(len(session.data.y))
+    side = int(settings.get("size", COMMON_SIZE))
+    assert session.config["shape"] == (side, side, 1)
+    own = read_inputs(folder, session.plan)[rows]
+    np.testing.assert_array_equal(session.data.take(rows), own)
+    again = open_data(Request.parse(session.request.document()))
+    np.testing.assert_array_equal(again.take(rows), own)
 
 
 # Splits -------------------------------------------------------------------------------------------
@@ -719,6 +843,42 @@ def test_malformed_csv(tmp_path, content, kind):
     assert refused(path).kind == kind
 
 
+LINES = [f"{k},{k % 7},{'ab'[k % 2]}" for k in range(60)]
+
+
+@pytest.mark.parametrize("large_file", [False, True])
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda lines: [f"row {k},{line}" for k, line in enumerate(lines)], 2),  # R's write.table
+        (lambda lines: [f"row {k},{line},NA" for k, line in enumerate(lines)], 2),
+        (lambda lines: [*lines[:40], "40,x,5,a", *lines[41:]], 42),
+        (lambda lines: [*lines[:59], '59,"3\n4",a,b,c'], 62),
+        (lambda lines: [lines[0] + ",surplus", *lines[1:]], 2),
+        (lambda lines: [f"{line}," for line in lines], None),
+        (lambda lines: [f"{line},,,  ," for line in lines], None),
+        (lambda lines: [*lines[:40], lines[40] + ", ", *lines[41:]], None),
+    ],
+)
+def test_rows_with_more_cells_than_the_header(tmp_path, monkeypatch, change, line, large_file):
+    monkeypatch.setattr(large, "CHUNK", 25)
+    monkeypatch.setattr(shards, "LARGE", 0 if large_file else 10**9)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["n,m,y", *change(LINES)]) + "\n")
+    if line is not None:
+        error = refused(path)
+        assert (error.kind, f"cells in line {line} than" in error.message) == (
+            "unreadable_file",
+            True,
+        )
+        return
+    data = opened(path)
+    assert list(data.x.columns) == ["n", "m"]
+    assert data.x["m"].tolist() == [k % 7 for k in range(60)]
+    assert data.classes == ("a", "b")
+
+
 def test_files_for_folders_and_folders_for_files(tmp_path):
     (tmp_path / "a.csv").mkdir()
     assert "no pictures" in refused(tmp_path / "a.csv").message
@@ -899,6 +1059,29 @@ def test_changed_data_are_named(write):
         open_data(Request(str(path), target="y"), sha256=sha256)
     check_message(caught.value)
     assert caught.value.kind == "data_changed"
+
+
+def test_files_that_are_not_read_do_not_change_a_folder(tmp_path):
+    folder = build.write_pictures(tmp_path / "p")
+    (folder / "metadata.csv").write_text("file_name,site\ndark/00.png,n\ndark/01.png,n\n")
+    before = opened(folder, None)
+    assert before.sha256 == sha256_file(folder)  # nothing but what is read: as it always was
+    for name in (".DS_Store", "dark/notes.txt", "runs/a/run.json", ".cache/x.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    after = open_data(Request(str(folder)), before.sha256)
+    assert after.sha256 == before.sha256
+    assert after.parts["test"].tolist() == before.parts["test"].tolist()
+    (folder / ".cache" / "x.png").unlink()
+    legacy = sha256_file(folder)  # of a run from before: its split hangs on it
+    assert open_data(Request(str(folder)), legacy).sha256 == legacy
+    for name in ("metadata.csv", "dark/00.png"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b"\n")
+        with pytest.raises(ZooError, match="has changed since"):
+            open_data(Request(str(folder)), before.sha256)
+        (folder / name).write_bytes(content)
+    assert open_data(Request(str(folder)), before.sha256).sha256 == before.sha256
 
 
 # The whole way ------------------------------------------------------------------------------------

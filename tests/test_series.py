@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -226,6 +227,41 @@ def test_a_horizon_is_for_forecasts_alone(tmp_path, zoo):
     )  # fmt: skip
     assert code == 2
     assert "--horizon" in document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "last", "ahead"),
+    [
+        ("ME", "2019-02-28", ["2019-03-31", "2019-04-30", "2019-05-31"]),
+        ("QE", "2019-06-30", ["2019-09-30", "2019-12-31", "2020-03-31"]),
+        ("YE-FEB", "2019-02-28", ["2020-02-29", "2021-02-28", "2022-02-28"]),
+        ("MS", "2019-02-01", ["2019-03-01", "2019-04-01", "2019-05-01"]),
+    ],
+)
+def test_month_ends_go_on_as_month_ends(ends, last, ahead):
+    """Of a series with a gap, whose own date is made up; the model's answer plays no part."""
+    dates = pd.date_range(end=last, periods=60, freq=ends).delete(7)
+    frame = pd.DataFrame({"day": dates.astype(str), "y": np.arange(59.0) % 5})
+    unit, season = {"M": ("month", 12), "Q": ("quarter", 4), "Y": ("year", 1)}[ends[0]]
+    plan = {"kind": "series", "column": "y", "date": "day", "shape": [2 * season], "outputs": 3,
+            "season": season, "unit": unit, "target": {"mean": 0.0, "scale": 1.0}}  # fmt: skip
+    inputs = series.newest(frame, plan)
+    said = series.answers(plan, inputs, np.arange(1), lambda x: np.zeros((len(x), 3)))
+    assert said["date"] == ahead
+
+
+def test_regular_gaps_are_said(tmp_path):
+    """Working days: what is five days ahead can be learnt, what is six days ahead never is whole."""
+    path = tmp_path / "a.csv"
+    dates = pd.bdate_range("2015-01-01", periods=800)
+    pd.DataFrame({"day": dates.astype(str), "y": np.sin(np.arange(800))}).to_csv(path, index=False)
+    request = Request(str(path), target="y", task="forecasting")
+    assert open_data(replace(request, horizon=5)).parts
+    with pytest.raises(ZooError, match="regular gaps") as error:
+        open_data(replace(request, horizon=6))
+    assert error.value.kind == "regular_gaps"
+    assert "2 of every 7 days" in error.value.received
+    assert "--horizon 5" in error.value.hint
 
 
 def test_players_share_out_the_window():

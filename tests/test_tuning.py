@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,6 +154,7 @@ def study(tmp_path):
 
     def call(trials, progress=None, **more):
         request = Request(data=str(data), target="approved", sensitive=("sex",))
+        request = replace(request, **more.pop("asked", {}))
         settings = {"epochs": 2, "hidden": "8", **more.pop("settings", {})}
         return api.tune(
             "mlp", trials, request=request, settings=settings, root=tmp_path / "runs",
@@ -198,6 +200,24 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(study):
     with pytest.raises(ZooError, match="about something else") as error:
         study(5, study="cut", objective="log_loss")
     assert error.value.kind == "other_study"
+
+
+def test_a_study_is_of_one_question_and_its_fixed_settings(study):
+    """Another target, group, split or fixed setting is another study; the same ones are not."""
+    study(1)
+    assert len(study(1)["trials"]) == 1
+    for other, says in (
+        ({"asked": {"target": "sex", "sensitive": ("city",)}}, "target sex"),
+        ({"asked": {"sensitive": ("city",)}}, "sensitive ['city']"),
+        ({"asked": {"split_seed": 3}}, "split_seed 3"),
+        ({"settings": {"hidden": "16"}}, "hidden [16]"),
+        ({"settings": {"bins": "4"}}, "bins 4"),
+        ({"settings": {"epochs": "3"}}, "epochs 3"),
+    ):
+        with pytest.raises(ZooError, match="about something else") as error:
+            study(1, **other)
+        assert error.value.kind == "other_study"
+        assert says in error.value.received
 
 
 def test_the_best_command_repeats_the_best_trial(study, zoo, tmp_path):

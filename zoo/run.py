@@ -19,7 +19,7 @@ import secrets
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,11 @@ TRAINING = ".training.lock"  # held by the process that trains a run
 RUNS = Path("runs")
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal; of its sorted contents for a folder."""
+def sha256_file(path: Path, files: Iterable[Path] | None = None) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; of a folder, of those ``files`` in it or of all, by name."""
     if path.is_dir():
-        entries = sorted(item for item in path.rglob("*") if item.is_file())
+        found = path.rglob("*") if files is None else files
+        entries = sorted(item for item in found if item.is_file())
         text = "\n".join(f"{item.relative_to(path)} {sha256_file(item)}" for item in entries)
         return hashlib.sha256(text.encode()).hexdigest()
     with path.open("rb") as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,9 @@ from zoo.run import BASE, RUNS, Run, Variant, check_output, find_run, write_atom
 if TYPE_CHECKING:
     from zoo.predictions import Predictions
     from zoo.train.session import Session
+
+#: Digits that float32 has, and a bit: more of them would be noise to read.
+DIGITS = 7
 
 
 def evaluate(
@@ -123,18 +128,11 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.predict import CALL_BYTES, open_artifact, unscale
     from zoo.tasks import function_of, get_task
 
-    path = output or Path(f"{source.name.split('.')[0]}-predictions.csv")
-    if output is not None:
-        check_output(output)
-    elif path.exists() and path.samefile(source):
-        raise ZooError(
-            f"The predictions would overwrite their input, {source}.",
-            expected="another file for --output",
-            received=str(path),
-        )
-    data = run.document()["data"]
-    plan = run.plan()
-    inputs, task = read_inputs(source, plan), get_task(data["task"])
+    data, plan = run.document()["data"], run.plan()
+    task, named = get_task(data["task"]), source.is_dir() and plan["kind"] == "image"
+    begins = ["row", *(["file"] if named else []), *([] if task.answers else ["prediction"])]
+    path = _output_beside(source, begins) if output is None else check_output(output)
+    inputs = read_inputs(source, plan)
     artifact, parts = open_artifact(variant.artifact), []
 
     def classified(rows: np.ndarray) -> dict[str, Any]:
@@ -160,8 +158,53 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
         parts.append(pd.DataFrame(found))
     answers = pd.concat(parts, ignore_index=True)
     answers.insert(0, "row", np.arange(len(answers)))
-    if source.is_dir() and plan["kind"] == "image":
+    if named:
         answers.insert(1, "file", picture_names(source))
-    # float32 has seven digits and a bit: more of them would be noise to read
-    write_atomic(path, answers.to_csv(index=False, float_format="%.7g"))
+    if "target" in plan:
+        digits = _digits(float(answers["prediction"].abs().max()), plan["target"]["scale"])
+        answers["prediction"] = [f"{value:.{digits}g}" for value in answers["prediction"]]
+    write_atomic(path, answers.to_csv(index=False, float_format=f"%.{DIGITS}g"))
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}
+
+
+def _output_beside(source: Path, begins: list[str]) -> Path:
+    """Where an input's predictions go unless told otherwise: ``NAME-predictions.csv``, here.
+
+    Raises :class:`ZooError` where that is the input, or another file than earlier predictions, whose
+    header begins with the columns ``begins``.
+    """
+    from zoo.data.own import READERS
+
+    name = Path(os.path.abspath(source)).name or "input"
+    known = [ending for endings in READERS for ending in endings]
+    longest = max(
+        (e for e in known if source.is_file() and name.lower().endswith(e)), key=len, default=""
+    )
+    path = Path(f"{name[: len(name) - len(longest)]}-predictions.csv")
+    if not path.exists():
+        return path
+    if path.samefile(source):
+        raise ZooError(
+            f"The predictions would overwrite their input, {source}.",
+            expected="another file for --output",
+            received=str(path),
+        )
+    header = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            header = file.readline(10_000)
+    if header.rstrip().split(b",")[: len(begins)] != [column.encode() for column in begins]:
+        raise ZooError(
+            f"{path} exists already, and holds no predictions.",
+            expected=f"no such file, or one of earlier predictions: {','.join(begins)},...",
+            received=repr(header[:80].decode(errors="replace").rstrip()),
+            hint="Name another file with --output.",
+            kind="file_exists",
+        )
+    return path
+
+
+def _digits(largest: float, scale: float) -> int:
+    """Digits of predictions up to ``largest`` that tell :data:`DIGITS` of the target's ``scale``."""
+    ahead = math.log10(largest / scale) if 0 < largest < math.inf else 0.0
+    return min(DIGITS + max(0, math.floor(ahead)), 17)

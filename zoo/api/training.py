@@ -103,8 +103,13 @@ def train(
         return _train(session, run, built, progress, False, replicas)
 
 
-def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str, Any]:
-    """Go on with an interrupted run; of a finished one, its document."""
+def resume(
+    text: str, root: Path = RUNS, progress: Progress = QUIET, cpus: int | None = None
+) -> dict[str, Any]:
+    """Go on with an interrupted run; of a finished one, its document.
+
+    ``cpus`` is of this machine and no part of the run: given anew each time, all cores otherwise.
+    """
     from zoo.train.checkpoint import newest
     from zoo.train.session import initialise, reopen
 
@@ -113,6 +118,10 @@ def resume(text: str, root: Path = RUNS, progress: Progress = QUIET) -> dict[str
     if document["status"] == "done" and BASE in run.variants():
         progress.say(f"{run.name} is trained already")
         return {**document["result"], "run": str(run.path)}
+    if cpus:
+        from zoo.backend import set_threads
+
+        set_threads(cpus)  # before anything is computed
     session = reopen(run)
     replicas = session.replicas()
     with _own_root(run.path.parent, replicas) as folder:

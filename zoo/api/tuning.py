@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shlex
 import signal
 import tempfile
@@ -32,6 +33,8 @@ STARTUP_TRIALS, LEAST_EPOCHS = 4, 1
 LATENCY_CALLS = 200
 #: What tells a study's kind of trial from another's; a resumed study must agree.
 IDENTITY = "zoo"
+#: What a request says besides which rows, labels and groups are meant.
+MOVABLE = ("data", "offline")
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ def tune(
     from zoo.run import check_name, locked
     from zoo.tasks import get_task
     from zoo.train.search import default_point, search_space
+    from zoo.train.session import OF_PLAN
 
     if execution == "auto":
         execution = "graph"  # a trial of its own for each trial would cost more than it saves
@@ -211,9 +215,12 @@ def tune(
     identity = {
         "model": model,
         "data": session.data.describe()["sha256"],
+        "request": {k: v for k, v in session.request.document().items() if k not in MOVABLE},
+        "config": session.config,
+        "preprocessing": {k: str(v) for k, v in (settings or {}).items() if k in OF_PLAN},
         "options": session.options.document(),
         "objective": dict(goal.weights),
-        "space": {key: list(row) for key, row in space.items()},
+        "space": space,
         "seed": seed,
     }
     try:
@@ -285,22 +292,34 @@ def _open(path: Path, name: str, goal: Objective, identity: Mapping[str, Any]) -
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, LEAST_EPOCHS),
     )
+    identity = json.loads(json.dumps(identity))  # tuples become lists, as the storage has them
     before = held.user_attrs.get(IDENTITY)
     if before is None:
         held.set_user_attr(IDENTITY, dict(identity))
     else:
-        other = [key for key, value in identity.items() if before.get(key) != value]
+        # a study from before something was noted is not judged by it
+        pairs = [(key, before[key], value) for key, value in identity.items() if key in before]
+        other = [pair for key, old, new in pairs for pair in _differing(key, old, new)]
         if other:
             raise ZooError(
                 f"The study {name!r} is about something else.",
-                expected="; ".join(f"{key} {before.get(key)}" for key in other),
-                received="; ".join(f"{key} {identity[key]}" for key in other),
+                expected="; ".join(f"{key} {old}" for key, old, _ in other),
+                received="; ".join(f"{key} {new}" for key, _, new in other),
                 hint="Choose another --study, or remove " + str(path),
                 kind="other_study",
             )
     for trial in held.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         _again(held, trial)  # a process that was killed left it
     return held
+
+
+def _differing(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """What differs of two values, as ``(name, old, new)``; of dicts, key by key."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [(key, old, new)] if old != new else []
+    names = sorted({*old, *new})
+    rows = [(name, old.get(name), new.get(name)) for name in names]
+    return [row for row in rows if row[1] != row[2]]
 
 
 def _again(held: Any, trial: Any) -> None:
@@ -493,7 +512,7 @@ def _flags(request: Mapping[str, Any]) -> Iterator[str]:
 
     plain = Request(data=request["data"]).document()
     for name, value in request.items():
-        if value == plain[name] or name == "data":
+        if name in ("data", "size") or value == plain[name]:  # the size is a setting
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):

@@ -69,11 +69,19 @@ def train(
     if resume is not None:
         refuse(
             given_options(
-                but={"resume", "root", "local_workers", "require_target", "as_json", "debug"}
+                but={
+                    "resume",
+                    "root",
+                    "cpus",
+                    "local_workers",
+                    "require_target",
+                    "as_json",
+                    "debug",
+                }
             ),
-            "--resume takes everything from the run.",
+            "--resume takes everything but --cpus from the run.",
         )
-        document = api.resume(resume, root, progress)
+        document = api.resume(resume, root, progress, training["cpus"])
     else:
         assert model is not None
         if require_target:

@@ -44,13 +44,16 @@ _ALIASES = {
 }  # fmt: skip
 #: Of each 20 rows in stratum order: 14 train, 3 validation, 3 test, spread evenly.
 _PATTERN = np.array([0, 0, 1, 0, 0, 2, 0, 0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 0, 2, 0])
-#: Of each 20 rows of a given training split: 3 become validation.
+#: Of each 20 rows of a given training split: 3 become the part that lacks, validation or test.
 _CARVE = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; stored in ``run.json`` so that every command sees the same data."""
+    """What the user asked for; stored in ``run.json`` so that every command sees the same data.
+
+    ``size`` is the side that files of pictures are decoded to, where a setting says so.
+    """
 
     data: str
     target: str | None = None
@@ -63,10 +66,14 @@ class Request:
     rare_groups: str = "error"
     offline: bool = False
     horizon: int | None = None
+    size: int | None = None
 
     def document(self) -> dict[str, Any]:
-        """As JSON-able values."""
-        return {**asdict(self), "sensitive": list(self.sensitive)}
+        """As JSON-able values; ``size`` only where there is one, as runs from before have none."""
+        document = {**asdict(self), "sensitive": list(self.sensitive)}
+        if self.size is None:
+            del document["size"]
+        return document
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Request:
@@ -631,8 +638,8 @@ def split_rows(
 ) -> dict[str, np.ndarray]:
     """Row ids of each part; a function of the data and ``--split-seed``, never of ``--seed``.
 
-    A split column is obeyed; where it names no validation rows, 15 % of its training rows become
-    that. Otherwise 70/15/15. Rows are shuffled within strata of label and groups and dealt in a
+    A given split is obeyed; where it lacks validation or test rows, 15 % of its training rows become
+    those. Otherwise 70/15/15. Rows are shuffled within strata of label and groups and dealt in a
     fixed pattern, so that even a small stratum is shared out in proportion.
     """
     n = len(y)
@@ -646,18 +653,20 @@ def split_rows(
         parts = {name: np.flatnonzero(part == k) for k, name in enumerate(PARTS)}
     else:
         parts = _given(table.split)
-        if "val" not in parts and "train" in parts:
+        lacks = set(PARTS) - set(parts)
+        if lacks in ({"val"}, {"test"}):
+            (name,) = lacks
             inside = order[np.isin(order, parts["train"])]
             carved = inside[np.resize(_CARVE, len(inside)) == 1]
-            parts["val"] = np.sort(carved)
+            parts[name] = np.sort(carved)
             parts["train"] = np.setdiff1d(parts["train"], carved)
-            notes.append("the split column names no validation rows: 15 % of train became that")
-    empty = [name for name in PARTS if not len(parts.get(name, ()))]
+            notes.append(f"the given split has no {name} rows: 15 % of train became that")
+    empty = [name for name in ("train", "test", "val") if not len(parts.get(name, ()))]
     if empty:
         sizes = ", ".join(f"{name} {len(parts.get(name, ())):,}" for name in PARTS)
         raise ZooError(
             f"The split column leaves {empty[0]} without rows.",
-            expected="a split column that fills train and test, and perhaps val",
+            expected="a split column that fills train and one of test and val, or both",
             received=sizes,
             hint="Correct the column, or name another with --split.",
             kind="empty_split",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ MAX_SIDE = 512
 MAX_PIXELS = 50_000_000
 #: Bytes of decoded pictures that are held in memory.
 HELD = 128_000_000
+#: The file beside the pictures that says more about them.
+METADATA = "metadata.csv"
 #: A column of metadata.csv with more values than this is no attribute unless it is asked for.
 MAX_DECLARED = 20
 
@@ -104,7 +107,7 @@ def _picture(path: Path | Content) -> Iterator[Any]:
 
 
 #: Modes of pictures without colour; those of 16 or 32 bits hold more than eight bits of grey.
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
@@ -118,21 +121,51 @@ def _facts(path: Path | Content) -> tuple[tuple[int, int], bool]:
         return (width, height), picture.mode in _GREY
 
 
-def _pixels(path: Path | Content, size: tuple[int, int], grey: bool) -> np.ndarray:
-    """uint8 (height, width) or (height, width, 3): upright, on white where it is transparent."""
+def _white_of(pictures: Callable[[], Iterable[Path | Content]]) -> Callable[[], float]:
+    """What white is in pictures of floats, once it is asked for: 1 where none goes beyond, else 255."""
+
+    @functools.cache
+    def white() -> float:
+        for path in pictures():
+            with _picture(path) as picture:
+                if picture.mode == "F" and np.asarray(picture).max(initial=0) > 1:
+                    return 255.0
+        return 1.0
+
+    return white
+
+
+def _pixels(
+    path: Path | Content, size: tuple[int, int], grey: bool, white: Callable[[], float]
+) -> np.ndarray:
+    """uint8 (height, width) or (height, width, 3): upright, on white where it is transparent.
+
+    Grey of 16 or 32 bits is from 0 to 65535, of floats from 0 to ``white()``. Raises where it is not.
+    """
     from PIL import Image, ImageOps
 
     with _picture(path) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith(("I", "F")):
-            # 16 bits of grey; PIL's own conversion would clip all above 255 to white.
+            # PIL's own conversion would clip all above 255 to white.
             values = np.asarray(upright, dtype=np.float64)
-            full = 65535 if values.max(initial=0) > 255 else 255
-            upright = Image.fromarray(np.clip(values / full * 255, 0, 255).astype(np.uint8))
+            full = white() if upright.mode == "F" else 65535.0
+            low, high = values.min(), values.max()  # NaN where some value is
+            if not (low >= 0 and high <= full):
+                raise ZooError(
+                    f"{path} has values out of range.",
+                    expected="floats from 0 to 1, or from 0 to 255, alike in all pictures"
+                    if upright.mode == "F"
+                    else "whole numbers from 0 to 65535",
+                    received=f"{low:g} to {high:g}",
+                    hint="Bring the pictures to 8 bits first.",
+                    kind="bad_values",
+                )
+            upright = Image.fromarray(np.rint(values / full * 255).astype(np.uint8))
         if upright.has_transparency_data:
             upright = upright.convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright)
+            behind = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(behind, upright)
         upright = upright.convert("L" if grey else "RGB")
         if upright.size != size:
             upright = upright.resize(size, Image.Resampling.BILINEAR)
@@ -140,42 +173,50 @@ def _pixels(path: Path | Content, size: tuple[int, int], grey: bool) -> np.ndarr
 
 
 def load_pictures(
-    pictures: Callable[[], Iterable[Path | Content]], sha256: str, notes: list[str]
+    pictures: Callable[[], Iterable[Path | Content]],
+    sha256: str,
+    notes: list[str],
+    side: int | None = None,
 ) -> np.ndarray | Stored:
     """uint8 (n, height, width, 1 or 3): grey where all are.
 
-    ``pictures()`` gives them one after the other, as often as it is called. They keep their size
-    where it is one and has no side above :data:`MAX_SIDE`, else they become squares of
-    :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD` bytes of them
+    ``pictures()`` gives them one after the other, as often as it is called. They become squares of
+    ``side``; without it they keep their size where it is one and has no side above
+    :data:`MAX_SIDE`, else they become squares of :data:`COMMON_SIZE`. One picture at a time is held in full. More than :data:`HELD` bytes of them
     are decoded into the cache, under ``sha256``, that of the folder or file.
     """
-    count, sizes, grey = 0, set(), True
+    count, sizes, grey, white = 0, set(), True, _white_of(pictures)
     for picture in pictures():
         size, is_grey = _facts(picture)
         count, grey = count + 1, grey and is_grey
         sizes.add(size)
-    if len(sizes) > 1 or max(size) > MAX_SIDE:
+    if side is not None:
+        size = (side, side)
+    elif len(sizes) > 1 or max(size) > MAX_SIDE:
         size = (COMMON_SIZE, COMMON_SIZE)
         why = "sizes differ" if len(sizes) > 1 else f"sides are above {MAX_SIDE}"
         notes.append(f"pictures became {COMMON_SIZE} x {COMMON_SIZE}: their {why}")
     shape = (count, size[1], size[0], 1 if grey else 3)
     if np.prod(shape, dtype=np.int64) > HELD:
-        return _decoded(pictures, shape, sha256)
+        return _decoded(pictures, shape, sha256, white)
     out = np.empty(shape, dtype=np.uint8)
     for k, path in enumerate(pictures()):
-        out[k] = _pixels(path, size, grey).reshape(shape[1:])
+        out[k] = _pixels(path, size, grey, white).reshape(shape[1:])
     return out
 
 
 def _decoded(
-    pictures: Callable[[], Iterable[Path | Content]], shape: tuple[int, ...], sha256: str
+    pictures: Callable[[], Iterable[Path | Content]],
+    shape: tuple[int, ...],
+    sha256: str,
+    white: Callable[[], float],
 ) -> Stored:
     """Pictures of a shape (n, height, width, channels), decoded into the cache."""
 
     def decode(folder: Path) -> dict[str, Any]:
         with (folder / ROWS).open("wb") as out:
             for path in counted(pictures(), "pictures decoded", lambda picture: 1, shape[0]):
-                out.write(_pixels(path, (shape[2], shape[1]), shape[3] == 1).tobytes())
+                out.write(_pixels(path, (shape[2], shape[1]), shape[3] == 1, white).tobytes())
         return {}
 
     folder = cached(["pictures", list(shape)], sha256, decode)
@@ -194,11 +235,15 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    """Pictures below a folder, sorted by name. Raises for a link that leads out of the folder."""
+def pictures_in(folder: Path, hidden: bool = False) -> list[Path]:
+    """Pictures below a folder, sorted by name, those in hidden folders only with ``hidden``.
+
+    Raises for a link that leads out of the folder.
+    """
     home = folder.resolve()
     found = []
     for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
         for name in [*folders, *files]:
             path = Path(parent, name)
             if path.is_symlink() and not path.resolve().is_relative_to(home):
@@ -219,7 +264,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 def picture_names(folder: Path) -> list[str]:
     """The pictures below a folder as paths relative to it, in the order of :class:`Pictures`."""
-    return [path.relative_to(folder).as_posix() for path in _pictures_in(folder)]
+    return [path.relative_to(folder).as_posix() for path in pictures_in(folder)]
 
 
 class Pictures:
@@ -227,13 +272,14 @@ class Pictures:
     1 or 3): uint8 (m, ...)."""
 
     def __init__(self, folder: Path, shape: Sequence[int]) -> None:
-        self._paths, self._shape = _pictures_in(folder), tuple(shape)
+        self._paths, self._shape = pictures_in(folder), tuple(shape)
         if not self._paths:
             raise ZooError(
                 f"{folder} holds no pictures.",
                 expected="files that end in " + ", ".join(SUFFIXES),
                 received="none",
             )
+        self._white = _white_of(lambda: self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -242,19 +288,19 @@ class Pictures:
         height, width, channels = self._shape
         out = np.empty((len(rows), *self._shape), dtype=np.uint8)
         for k, row in enumerate(rows):
-            pixels = _pixels(self._paths[row], (width, height), channels == 1)
+            pixels = _pixels(self._paths[row], (width, height), channels == 1, self._white)
             out[k] = pixels.reshape(self._shape)
         return out
 
 
 def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
-    """``folder/CLASS/*.png``, or ``folder/train|val|test/CLASS/*.png``.
+    """``folder/CLASS/*.png``, or ``folder/train|val|test/CLASS/*.png``, val or test of which may lack.
 
     An optional ``metadata.csv`` has a column ``file_name`` (relative to the folder) and further
     columns: groups, and perhaps ``split`` (or the one of ``--split``) or the label (named by
     ``--target``).
     """
-    paths = _pictures_in(folder)
+    paths = pictures_in(folder)
     if not paths:
         raise ZooError(
             f"{folder} holds no pictures.",
@@ -262,17 +308,16 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
             received="no file that ends in " + ", ".join(SUFFIXES),
         )
     relative = [path.relative_to(folder) for path in paths]
-    split: Any = None
-    parts = [split_part(item.parts[0]) for item in relative]
-    if all(len(item.parts) >= 3 for item in relative) and {"train", "test"} <= set(parts):
-        split = np.array([item.parts[0] for item in relative])
-        labels = np.array([item.parts[1] for item in relative])
-    else:
-        labels = np.array([item.parts[0] if len(item.parts) > 1 else "" for item in relative])
+    target, own = "class", request.target in (None, "class")
+    parted = _are_parts(folder, relative, own)
+    split: Any = np.array([item.parts[0] for item in relative]) if parted else None
+    labels = np.array(
+        [item.parts[parted] if len(item.parts) > 1 + parted else "" for item in relative]
+    )
     metadata = _metadata(folder, [item.as_posix() for item in relative])
-    target = "class"
     notes: list[str] = []
-    if request.target is not None and request.target != "class":
+    if not own:
+        assert request.target is not None
         target = _known(request.target, metadata, "--target", folder)
         labels = metadata.pop(target)
     elif (labels == "").any():
@@ -287,7 +332,7 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
         split = metadata.pop(_known(request.split, metadata, "--split", folder))
     elif "split" in metadata:
         split = metadata.pop("split")
-    x = load_pictures(lambda: paths, sha256, notes)
+    x = load_pictures(lambda: paths, sha256, notes, request.size)
     return Table(
         kind="image",
         x=x,
@@ -302,10 +347,37 @@ def read_image_folder(folder: Path, request: Request, sha256: str) -> Table:
     )
 
 
+def _are_parts(folder: Path, relative: Sequence[Path], labelled: bool) -> bool:
+    """Whether the folder's own folders are parts of a split, with class folders inside.
+
+    Raises where they are and can't be used; ``labelled`` says that folders are to name the classes.
+    """
+    names = sorted({item.parts[0] for item in relative if len(item.parts) > 1})
+    parts = {split_part(name) for name in names}
+    loose = [item for item in relative if len(item.parts) < 3]
+    if not labelled:
+        return not loose and {"train", "test"} <= parts
+    said = parts - {None}
+    if not said or (None in parts and not (len(said) > 1 and "train" in said)):
+        return False
+    strange = [name for name in names if split_part(name) is None]
+    if strange or loose or len(said) < 2 or "train" not in said:
+        lies = f"{loose[0]}, in no class's folder" if loose else "folders " + ", ".join(names[:8])
+        raise ZooError(
+            f"The pictures of {folder} can't be used as parts of a split.",
+            expected="train/CLASS/*.png and one of val and test alike, or both, and nothing else",
+            received=lies,
+            hint="Name the classes by folders, remove pictures without labels (`zoo predict` takes "
+            "them), or give class folders alone to have them split.",
+            kind="bad_split",
+        )
+    return True
+
+
 def _known(name: str, metadata: dict[str, Any], option: str, folder: Path) -> str:
     from zoo.data.own import find_column
 
-    return find_column(name, metadata, option, folder / "metadata.csv")
+    return find_column(name, metadata, option, folder / METADATA)
 
 
 def _declared(metadata: dict[str, Any], request: Request, notes: list[str]) -> dict[str, Any]:
@@ -334,7 +406,7 @@ def _metadata(folder: Path, names: list[str]) -> dict[str, Any]:
     """Columns of ``metadata.csv`` in the pictures' order; none where there is no such file."""
     from zoo.data.own import read_frame
 
-    path = folder / "metadata.csv"
+    path = folder / METADATA
     if not path.exists():
         return {}
     frame = read_frame(path, text=("file_name",))

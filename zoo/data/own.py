@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -54,11 +55,28 @@ def load_own(request: Request, sha256: str | None = None) -> Table:
     path = Path(request.data).expanduser()
     read = reader(path)
     with _reading(path, "data"):
-        found = sha256_file(path)
+        found = _sha256_of(path, sha256)
     check_unchanged(path, found, sha256)
     table = read(path, request, found)
     table.sha256 = found
     return table
+
+
+def _sha256_of(path: Path, expected: str | None = None) -> str:
+    """SHA-256 of what is read of a path: a file, or a folder's records, or its pictures and their
+    metadata.
+
+    Runs from before may have that of all files of a folder: where it is ``expected``, it is given.
+    """
+    if not path.is_dir():
+        return sha256_file(path)
+    from zoo.data.images import METADATA, pictures_in
+
+    pictures = pictures_in(path)
+    found = sha256_file(path, tfrecord.files_of(path) or [*pictures, path / METADATA])
+    if expected not in (None, found) and pictures == pictures_in(path, hidden=True):
+        return expected if sha256_file(path) == expected else found
+    return found
 
 
 def reader(path: Path) -> Callable[[Path, Request, str], Table]:
@@ -211,6 +229,31 @@ def _csv_options(path: Path, header: list[str], separator: str) -> dict[str, Any
     }
 
 
+def _strictly(read: Callable[[], Any]) -> Any:
+    """What ``read()`` gives. Raises pandas' error or warning about lines longer than they should be."""
+    from pandas.errors import ParserWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ParserWarning)
+        return read()
+
+
+def _check_surplus(path: Path, header: list[str], separator: str) -> None:
+    """Raise where a line has cells beyond those that the header line names, and they are not empty."""
+    with _open_text(path) as file:
+        lines = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        for cells in lines:
+            if any(cell.strip() for cell in cells[len(header) :]):
+                raise ZooError(
+                    f"{path} has more cells in line {lines.line_num:,} than names in its header line.",
+                    expected=f"{len(header)} cells: {', '.join(map(repr, header))}"[:200],
+                    received=f"{len(cells)} cells: {', '.join(map(repr, cells))}"[:200],
+                    hint="Name every column (R's write.table does with col.names=NA), and put cells "
+                    f"that hold {separator!r} in quotes.",
+                    kind="unreadable_file",
+                )
+
+
 #: How cells are read that are to stay the text they are: TRUE "TRUE", 01 "01", and NA a word.
 _AS_TEXT: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": MISSING_WORDS}
 
@@ -223,6 +266,7 @@ def _stripped(cells: Any) -> Any:
 def _csv_chunks(path: Path, text: Collection[str]) -> Chunked:
     """A CSV file in chunks, with the types that :func:`_read_csv` gives."""
     import pandas as pd
+    from pandas.errors import ParserError, ParserWarning
 
     header, separator = _header(path)
     options = {**_csv_options(path, header, separator), "chunksize": large.CHUNK}
@@ -238,10 +282,22 @@ def _csv_chunks(path: Path, text: Collection[str]) -> Chunked:
             ):
                 yield from chunks
 
+    def whole() -> Iterator[pd.DataFrame]:
+        done = 0
+        with _reading(path, "CSV"):
+            try:
+                with pd.read_csv(path, **options) as chunks:
+                    while (chunk := _strictly(lambda: next(chunks, None))) is not None:
+                        yield chunk
+                        done += 1
+            except (ParserError, ParserWarning):
+                _check_surplus(path, header, separator)
+                yield from itertools.islice(read(header), done, None)  # passes over empty cells
+
     def survey() -> Iterator[pd.DataFrame]:
         again = header if separator == ";" else [name for name in header if name in text]
         words = read(again, **_AS_TEXT)
-        for frame in read(header):
+        for frame in whole():
             cells = next(words) if again else frame
             for name in again:
                 if name in text:
@@ -292,10 +348,15 @@ def _parquet_chunks(path: Path) -> Chunked:
 
 def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
     import pandas as pd
+    from pandas.errors import ParserError, ParserWarning
 
     header, separator = _header(path)
     options = _csv_options(path, header, separator)
-    frame = pd.read_csv(path, **options)
+    try:
+        frame = _strictly(lambda: pd.read_csv(path, **options))
+    except (ParserError, ParserWarning):
+        _check_surplus(path, header, separator)
+        frame = pd.read_csv(path, usecols=header, **options)  # passes over empty cells
     numbers = [n for n in header if is_number_type(frame[n]) and frame[n].notna().any()]
     again = [name for name in header if name in text or name not in numbers]
     if not again:
@@ -362,11 +423,11 @@ def _header(path: Path) -> tuple[list[str], str]:
             rows = list(itertools.islice(lines, _HEAD))
         if rows:
             widths = {len(row) for row in rows}
-            found.append((len(widths) == 1 and widths != {1}, len(rows[0]), rows[0], separator))
+            found.append((len(widths) == 1 and widths != {1}, len(rows[0]), rows, separator))
     if not found:
         raise ValueError("blank lines alone")
-    _, _, header, separator = max(found, key=lambda row: row[:2])
-    names = [name.strip() or f"column {k}" for k, name in enumerate(header, start=1)]
+    _, _, rows, separator = max(found, key=lambda row: row[:2])
+    names = [name.strip() or f"column {k}" for k, name in enumerate(rows[0], start=1)]
     doubled = [name for k, name in enumerate(names) if name in names[:k]]
     if doubled:
         raise ZooError(
@@ -376,6 +437,8 @@ def _header(path: Path) -> tuple[list[str], str]:
             hint="Rename one of them.",
             kind="duplicate_column",
         )
+    if any(cell.strip() for row in rows for cell in row[len(names) :]):
+        _check_surplus(path, names, separator)
     return names, separator
 
 
@@ -692,9 +755,9 @@ def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
 
     function, kind = reader(path), plan["kind"]
     if kind == "tabular" and function in (read_table, read_records):
-        return open_frame(path, sha256_file(path), text_columns(plan))
+        return open_frame(path, _sha256_of(path), text_columns(plan))
     if kind == "text" and function in (read_table, read_records):
-        frame = open_frame(path, sha256_file(path), (plan["column"],))
+        frame = open_frame(path, _sha256_of(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
         return texts_of(frame, column)
     if kind == "text" and function is read_plain:

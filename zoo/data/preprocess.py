@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data import series, text
+from zoo.data.series import stamps
 from zoo.errors import ZooError, unknown
 from zoo.tasks import get_task
 
@@ -19,7 +20,7 @@ MISSING = "(missing)"
 OTHER = "(other)"
 MAX_CATEGORIES = 100
 BINS = 32
-#: A text column is one of numbers when at most this share of its known cells is something else.
+#: A text column is one of numbers or dates when at most this share of its known cells is something else.
 MAX_STRAY = 0.05
 #: Text with at most so many distinct values is a category even where most rows have their own.
 ALWAYS_CATEGORY = 20
@@ -83,8 +84,8 @@ def describe_columns(frame: Any, train: np.ndarray) -> list[dict[str, Any]]:
 
     Kinds: ``numeric``, ``categorical`` (text or booleans with few values), ``date``, ``text`` (text
     with too many values to be categories), ``constant``, ``empty``, ``row number``, ``nested``
-    (lists and the like). ``missing`` counts cells that are empty or, in a column of numbers,
-    infinite or no number; ``stray`` says that text is among those. Of many rows :func:`fit_rows` are
+    (lists and the like). ``missing`` counts cells that are empty or, in a column of numbers or dates,
+    infinite or neither; ``stray`` says that text is among those. Of many rows :func:`fit_rows` are
     judged.
     """
     rows = []
@@ -113,7 +114,7 @@ def _kind_of(values: Any, rows: np.ndarray) -> tuple[str, str, dict[str, Any]]:
     if not known:
         return "empty", "every training cell is empty", more
     if is_number_type(values):
-        return _kind_of_numbers(values, rows, {}, more)
+        return _kind_of_numbers(values, rows, "numeric", {}, more)
     if nested := nested_type(values):
         return "nested", f"each cell is a {nested}, not a single value", {**more, "distinct": None}
     counts = values.value_counts(dropna=True)
@@ -124,12 +125,13 @@ def _kind_of(values: Any, rows: np.ndarray) -> tuple[str, str, dict[str, Any]]:
         return "date", "days since 1970", more
     if not pd.api.types.is_bool_dtype(values):
         cells = counts.index.astype(str).str.strip()
-        if cells.str.fullmatch(_ISO_DATE).all():
-            return "date", "days since 1970", more
-        strange = np.isnan(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64))
-        if counts.to_numpy()[strange].sum() <= MAX_STRAY * known:
-            stray = dict(zip(cells[strange], counts.to_numpy()[strange], strict=True))
-            return _kind_of_numbers(values, rows, stray, more)
+        undated = ~np.asarray(cells.str.fullmatch(_ISO_DATE), dtype=bool)
+        undated[~undated] = np.isnan(_numbers(pd.Series(cells[~undated]), "date"))
+        unnumbered = np.isnan(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64))
+        for kind, strange in (("date", undated), ("numeric", unnumbered)):
+            if counts.to_numpy()[strange].sum() <= MAX_STRAY * known:
+                stray = dict(zip(cells[strange], counts.to_numpy()[strange], strict=True))
+                return _kind_of_numbers(values, rows, kind, stray, more)
     if distinct > ALWAYS_CATEGORY and distinct > 0.5 * known:
         return "text", f"{distinct:,} distinct values in {known:,} rows: not a category", more
     if distinct > MAX_CATEGORIES:
@@ -138,24 +140,27 @@ def _kind_of(values: Any, rows: np.ndarray) -> tuple[str, str, dict[str, Any]]:
 
 
 def _kind_of_numbers(
-    values: Any, rows: np.ndarray, stray: dict[str, int], more: dict[str, Any]
+    values: Any, rows: np.ndarray, kind: str, stray: dict[str, int], more: dict[str, Any]
 ) -> tuple[str, str, dict[str, Any]]:
-    """The same for numbers, among which there may be ``stray`` cells: text -> count."""
-    numbers = _numbers(values, "numeric")
+    """The same for numbers or dates, among which there may be ``stray`` cells: text -> count."""
+    why = {"numeric": "numbers", "date": "days since 1970"}[kind]
+    numbers = _numbers(values, kind)
     gone = np.isnan(numbers)
     finite = np.unique(numbers[~gone])
     more |= {"missing": int(gone.sum()), "distinct": len(finite), "stray": bool(stray)}
     if not len(finite):
         return "empty", "no training cell is a finite number", more
     if len(finite) == 1:
-        return "constant", f"always {label_text(finite[0])!r}", more
-    if not gone.any() and np.ptp(numbers / 2 - rows / 2) == 0:  # halves can't overflow
+        only = values[~gone].iloc[0] if kind == "date" else finite[0]
+        return "constant", f"always {label_text(only)!r}", more
+    if (
+        kind == "numeric" and not gone.any() and np.ptp(numbers / 2 - rows / 2) == 0
+    ):  # halves can't overflow
         return "row number", "counts the rows of the file", more
     if stray:
         shown = ", ".join(repr(cell[:20]) for cell in list(stray)[:3])
-        why = f"numbers; stray cells ({sum(stray.values()):,}) count as missing: {shown}"
-        return "numeric", why, more
-    return "numeric", "numbers", more
+        why += f"; stray cells ({sum(stray.values()):,}) count as missing: {shown}"
+    return kind, why, more
 
 
 def fit(data: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +179,7 @@ def _numbers(series: Any, kind: str) -> np.ndarray:
     if kind == "date":
         if is_number_type(series):  # a date is never a bare number: no guessing of its unit
             return np.full(len(series), np.nan)
-        stamp = pd.to_datetime(series, errors="coerce", utc=True, format="ISO8601")
+        stamp = stamps(series)
         return ((stamp - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy(np.float64)
     values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     return np.where(np.isfinite(values), values, np.nan)

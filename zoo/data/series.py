@@ -161,6 +161,7 @@ def arrange(table: Table, request: Request) -> Table:
             kind="bad_split",
         )
     values, dates, step, date, notes = on_grid(table.x, table.y, table.target)
+    _check_regular_gaps(values, step, horizon, table.target)
     length = max(2 * step.season, horizon)
     ends = [0, *(int(share * len(values)) for share in BLOCKS), len(values)]
     origins, parts = [], []
@@ -204,6 +205,24 @@ def arrange(table: Table, request: Request) -> Table:
         notes=[*table.notes, *notes],
         cache=None,
     )
+
+
+def _check_regular_gaps(values: np.ndarray, step: Step, horizon: int, name: str) -> None:
+    """Raise where some place of every season is a gap, so that no horizon is whole: weekends, nights."""
+    places = [k for k in range(step.season) if k < len(values)]
+    gaps = [k for k in places if np.isnan(values[k :: step.season]).all()]
+    if not gaps:
+        return
+    whole = int(np.diff([*gaps, gaps[0] + step.season]).max()) - 1
+    if horizon > whole:
+        raise ZooError(
+            f"The series {name!r} has regular gaps: no {horizon} {step.unit}s on end have values.",
+            expected=f"at most {whole} steps ahead, or a value for every {step.unit}",
+            received=f"{len(gaps)} of every {step.season} {step.unit}s without a value",
+            hint=f"--horizon {whole}, or fill the gaps by the value before, or bring the series to a "
+            "longer step by sums or means.",
+            kind="regular_gaps",
+        )
 
 
 def _shortest(length: int, horizon: int) -> int:
@@ -280,20 +299,30 @@ def on_grid(
     return grid, stamps_of.astype("datetime64[s]"), step, date, notes
 
 
+def stamps(cells: Any) -> Any:
+    """ISO dates (n,), perhaps with "UTC" at the end, as UTC timestamps; NaT where a cell is none."""
+    import pandas as pd
+
+    found = pd.to_datetime(cells, errors="coerce", utc=True, format="ISO8601")
+    left = found.isna() & cells.notna()
+    if left.any():
+        plain = cells[left].astype(str).str.replace(r"\s*UTC\s*$", "", regex=True)
+        again = pd.to_datetime(plain, errors="coerce", utc=True, format="ISO8601")
+        found[left.to_numpy()] = again.array
+    return found
+
+
 def _dates(frame: Any) -> tuple[str, np.ndarray]:
     """The first column whose cells are all dates: its name and datetime64 (n,)."""
     import pandas as pd
 
     for column in frame.columns:
         cells = frame[column]
-        if pd.api.types.is_datetime64_any_dtype(cells):
-            stamps = pd.to_datetime(cells, utc=True)
-        elif pd.api.types.is_numeric_dtype(cells):
+        if pd.api.types.is_numeric_dtype(cells):
             continue  # a date is never a bare number: no guessing of its unit
-        else:
-            stamps = pd.to_datetime(cells, errors="coerce", utc=True, format="ISO8601")
-        if stamps.notna().all():
-            return str(column), stamps.dt.tz_localize(None).to_numpy("datetime64[s]")
+        found = stamps(cells)
+        if found.notna().all():
+            return str(column), found.dt.tz_localize(None).to_numpy("datetime64[s]")
     raise ZooError(
         "The series has no column of dates.",
         expected="a column of dates such as 2024-12-31 (or 2024-12-31 18:00) in every row",
@@ -369,15 +398,19 @@ def answers(
     assert task.judge is not None
     _, forecast, _ = task.judge(function(example.x), example, plan)
     last = pd.Timestamp(inputs.dates[inputs.origins[0]])
-    steps = [_later(last, plan["unit"], k) for k in range(1, inputs.horizon + 1)]
+    known = pd.DatetimeIndex(inputs.dates[np.isfinite(inputs.values)])
+    at_end = bool(known.is_month_end.all())
+    steps = [_later(last, plan["unit"], k, at_end) for k in range(1, inputs.horizon + 1)]
     return {"date": [str(stamp) for stamp in steps], "prediction": forecast[0]}
 
 
-def _later(date: Any, unit: str, steps: int) -> Any:
+def _later(date: Any, unit: str, steps: int, at_end: bool) -> Any:
+    """The date some steps on: the same day of a later month, or its end, where steps are of months."""
     import pandas as pd
 
     if unit in MONTHS:
-        return (date + pd.DateOffset(months=MONTHS[unit] * steps)).date()
+        later = date + pd.DateOffset(months=MONTHS[unit] * steps)
+        return (later + pd.offsets.MonthEnd(0) if at_end else later).date()
     days = next(row.days for row in STEPS if row.unit == unit)
     later = date + pd.Timedelta(seconds=round(86_400 * days * steps))
     return later if unit == "hour" else later.date()

@@ -100,7 +100,7 @@ def read_pictures(path: Path, picture: str, request: Request, sha256: str) -> Ta
             yield Content(f"record {number} of {path}", record.get(picture) or b"")
 
     notes: list[str] = []
-    x = load_pictures(pictures, sha256, notes)
+    x = load_pictures(pictures, sha256, notes, request.size)
     return Table(
         kind="image",
         x=x,

@@ -384,6 +384,8 @@ def prepare(
     brought = _of_preset(spec, config.get("preset", ""), request.offline)
     config |= brought["config"]
     options = replace(options, **{k: v for k, v in brought["train"].items() if k not in settings})
+    if "size" in settings:  # what is no size is refused below, when the kind of data is known
+        request = replace(request, size=_whole("size", settings["size"]))
     data = open_data(request)
     check_fit(spec, data)
     if options.augment and data.kind != "image":
@@ -431,11 +433,8 @@ def _vocabulary_of(init: Run | None, data: Data) -> dict[str, Any]:
 def _of_plan(name: str, value: Any, data: Data) -> int:
     """The value of a setting of the preprocessing, checked against :data:`OF_PLAN`."""
     kind, low, high = OF_PLAN[name]
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = low - 1
-    if data.kind != kind or not low <= number <= high:
+    number = _whole(name, value)
+    if data.kind != kind or number is None:
         raise ZooError(
             f"The setting {name}={value} does not fit {data.kind} data.",
             expected=f"a whole number from {low} to {high}, and {kind} data",
@@ -443,6 +442,16 @@ def _of_plan(name: str, value: Any, data: Data) -> int:
             settings=[name],
         )
     return number
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """A setting of :data:`OF_PLAN` as a number, None where it is none within its range."""
+    _, low, high = OF_PLAN[name]
+    try:
+        number = int(str(value))
+    except ValueError:
+        return None
+    return number if low <= number <= high else None
 
 
 def check_kind_early(spec: ModelSpec, request: Request) -> None:
