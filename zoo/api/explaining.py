@@ -290,10 +290,10 @@ def _pictures(
         return {"display": _ranks(session.encoded(rows), players_of(session.plan))}
     chosen = np.arange(len(rows))[:EXEMPLARS]
     task = get_task(data.task)
-    if task.explained_truth is not None:
-        text = np.array(names)
+    if task.place is not None:
+        text, example = np.array(names), session.example(rows[chosen])
         answers = {
-            "truth": text[task.explained_truth(session.example(rows[chosen]))],
+            "truth": text[example.y[chosen, np.asarray(task.place(example.x, session.plan))]],
             "predicted": text[found.targets[chosen]],
         }
         return {"words": decode(session.plan, session.encoded(rows)), **answers}
