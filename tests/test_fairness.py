@@ -429,6 +429,25 @@ def test_differences_equal_newcombes_published_examples(hits, rows, low, high):
     assert (-upper[1, 0], -lower[1, 0]) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize(
+    ("hits", "rows"), [((56, 48), (70, 80)), ((3, 9), (10, 10)), ((100, 1), (1000, 10))]
+)
+def test_two_groups_have_the_interval_of_their_signed_difference(hits, rows):
+    """By hand from Wilson's limits, at the normal quantile: no group is compared with itself."""
+    one = estimate(hits, rows)
+    z = stats.norm.ppf(0.975)
+    assert bands.critical([one], 0.95, pairs=True) == pytest.approx(z, abs=0.05)
+    c = bands.critical([one], 0.95, pairs=True)
+    p, n = one.value, np.array(rows)
+    middle, root = p + c**2 / (2 * n), c * np.sqrt(p * (1 - p) / n + c**2 / (4 * n**2))
+    low, high = (middle - root) / (1 + c**2 / n), (middle + root) / (1 + c**2 / n)
+    gap = p[0] - p[1]
+    least = gap - np.hypot(p[0] - low[0], high[1] - p[1])
+    most = gap + np.hypot(high[0] - p[0], p[1] - low[1])
+    expected = max(0, least, -most), max(most, -least)
+    assert bands.largest_difference([one], 0.95) == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize("hits", [(30, 45), (3, 40), (50, 1)])
 def test_ratios_solve_their_equation(hits):
     """A limit r of top / bottom is where the interval of top - r * bottom ends at 0."""
