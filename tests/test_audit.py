@@ -187,3 +187,11 @@ def test_siblings_give_a_noise_floor(zoo, trained, tmp_path):
     floor = _noise_floor(Run(first))
     assert floor["seeds"] == 3
     assert floor["metrics"]["accuracy"]["range95"] >= 0
+
+    again = Run(Path(shutil.copytree(first, tmp_path / "again")))  # the same seed, not another
+    assert _noise_floor(Run(first)) == floor
+    document = again.document()
+    document["result"]["metrics"]["accuracy"] = 0.0
+    again.update(result=document["result"])
+    assert _noise_floor(Run(first)) == floor
+    assert _noise_floor(again)["metrics"]["accuracy"]["mean"] < floor["metrics"]["accuracy"]["mean"]

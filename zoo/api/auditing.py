@@ -254,17 +254,20 @@ def _deltas(run: Run, chosen: Sequence[Variant], min_cell: int) -> list[dict[str
 
 
 def _noise_floor(run: Run) -> dict[str, Any]:
-    """What retraining with another seed does, from the sibling runs there are."""
+    """What retraining with another seed does, from the sibling runs there are: one of each seed."""
     from zoo_explain.fairness import noise_floor
 
     experiment = run.document()["experiment"]
     values: dict[str, list[float]] = {}
-    for sibling in list_runs(run.path.parent):
+    seeds = set()
+    for sibling in (run, *list_runs(run.path.parent)):
         try:
             document = sibling.document()
         except ZooError:  # damaged: no seed of ours, and `zoo runs` says what is wrong with it
             continue
-        if document["experiment"] == experiment and document["status"] == "done":
+        mine = document["experiment"] == experiment and document["status"] == "done"
+        if mine and document["seed"] not in seeds:
+            seeds.add(document["seed"])
             for name, value in document["result"]["metrics"].items():
                 values.setdefault(name, []).append(value)
     return noise_floor(values)
