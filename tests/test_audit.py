@@ -55,6 +55,39 @@ def test_audit_of_a_table_model(zoo, run_mlp):
     assert (run_mlp / "base" / "loadgen" / "SingleStream" / "mlperf_log_summary.txt").exists()
 
 
+def test_a_variant_that_answers_nan_is_an_error_row(zoo, run_mlp):
+    from dataclasses import replace
+
+    from zoo.run import Run
+
+    zoo("compress", run_mlp, "float16", "dynamic")
+    half = Run(run_mlp).variant("float16")
+    said = half.predictions()
+    said.scores[3] = np.nan
+    half.write_predictions(replace(said, scores=said.scores))
+    code, _, _, document = zoo("fairness", run_mlp, "--variant", "all", "--json")
+    assert code == 1
+    assert [row["variant"] for row in document["results"] if row["error"]] == ["float16"]
+    code, out, error, _ = zoo("compress", run_mlp, "--sweep", "dynamic", "float16",
+                              "--max-drop", "1", "--seconds", "0.1")  # fmt: skip
+    assert code == 1
+    assert "1 of 90 rows are NaN or infinite" in error
+    assert "taken: dynamic" in out
+    code, _, error, document = zoo("audit", run_mlp, "float16", "dynamic", "--seconds", "0.1",
+                                   "--gate", "accuracy>=0.01", "--json")  # fmt: skip
+    assert code == 1
+    assert "float16: scores holds values that are not finite. 1 of 90 rows" in error
+    assert {row["variant"]: bool(row["error"]) for row in document["variants"]} == {
+        "base": False, "dynamic": False, "float16": True,
+    }  # fmt: skip
+    for part in ("deltas", "drift"):
+        assert {row["variant"] for row in document[part]} == {"dynamic"}
+    gates = {gate["variant"]: gate for gate in document["gates"]}
+    assert (gates["dynamic"]["passed"], gates["float16"]["passed"]) == (True, False)
+    assert "not finite" in gates["float16"]["reason"]
+    assert "not finite" in (run_mlp / "report.html").read_text()
+
+
 def test_audit_of_an_image_model(zoo, run_cnn):
     code, _, _, document = zoo("audit", str(run_cnn), "dynamic", "--seconds", "0.2", "--json")
     assert code == 0

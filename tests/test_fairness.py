@@ -346,6 +346,13 @@ def test_no_probabilities_is_a_reason(kept):
         ({}, {"confidence": 95}, "bad_input", "0.95"),
         ({}, {"min_cell": 0}, "bad_input", "at least 1"),
         ({"y_pred": np.full(20, np.nan)}, {"task": "regression"}, "not_finite", "20 of 20"),
+        ({"scores": np.full((20, 2), [[0.5, np.nan]])}, {}, "not_finite", "scores"),
+        (
+            {"scores": np.array([np.inf] + 19 * [0.0])},
+            {"task": "causal_lm"},
+            "not_finite",
+            "1 of 20",
+        ),
         ({"row": np.empty(0)}, {}, "bad_input", "at least one row"),
         ({}, {"task": "regression", "positive": "yes"}, "bad_input", "no positive class"),
         ({"groups": {"sex": G[:3]}}, {}, "bad_input", "20 groups"),
@@ -723,6 +730,18 @@ def test_regressions_are_compared_by_each_rows_error():
     gap = found["(gap)", "mae_difference"]
     assert gap["ci_low"] <= gap["delta"] <= gap["ci_high"]
     assert ("(gap)", "mean_prediction_difference") in found
+
+
+def test_losses_that_are_not_finite_are_refused():
+    """Of language models: token and character counts, hits, and the loss of each window."""
+    y, p = np.full((20, 2), 9), np.full(20, 5)
+    base, other = (
+        Predictions(np.arange(20), y, p, np.full(20, loss), (), {"g": G}) for loss in (1.0, np.nan)
+    )
+    for pair in ((base, other), (other, base)):
+        with pytest.raises(ZooError, match="scores") as caught:
+            compare(*pair, task="causal_lm", variant="v")
+        assert caught.value.kind == "not_finite"
 
 
 def test_unpaired_predictions_are_refused():

@@ -59,15 +59,21 @@ def _fairness(
     from zoo_explain.fairness import audit as judge
 
     data = run.document()["data"]
-    found = judge(
-        predictions_of(variant, split),
-        task=data["task"],
-        positive=data["positive"],
-        attributes=None if not attributes else list(attributes),
-        resamples=resamples,
-        min_cell=min_cell,
-        label_groups=tuple(data["label_groups"]),
-    )
+    try:
+        found = judge(
+            predictions_of(variant, split),
+            task=data["task"],
+            positive=data["positive"],
+            attributes=None if not attributes else list(attributes),
+            resamples=resamples,
+            min_cell=min_cell,
+            label_groups=tuple(data["label_groups"]),
+        )
+    except ZooError as error:
+        if error.kind != "not_finite":
+            raise
+        found = {"split": split, "task": data["task"], "positive": data["positive"]}
+        found["error"] = error.brief
     bound = variant.bound(variant.artifact, variant.path / predictions_file(split))
     result = FairnessResult(
         **{**found, **bound, "variant": variant.name, "artifact": variant.artifact.name}
@@ -131,12 +137,15 @@ def audit(
     chosen = run.select("all")
     measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)
     speed = compare_speed(session, chosen, seconds / 5, progress)
+    broken = {}  # the variants whose outputs are not finite, and what was said of them
     for item in chosen:
         progress.say(f"{item.name}: metrics by group")
-        _fairness(run, item, "test", None, 1000, min_cell)
-    drift = _drift(session, run, chosen, progress)
-    deltas = _deltas(run, chosen, min_cell)
-    rows = [_audit_row(item, measured, speed.get(item.name)) for item in chosen] + failed
+        broken[item.name] = _fairness(run, item, "test", None, 1000, min_cell)["error"]
+    sound = [item for item in chosen if item.name == BASE or not broken[item.name]]
+    drift = _drift(session, run, sound, progress)
+    deltas = _deltas(run, sound, min_cell)
+    rows = [_audit_row(item, measured, speed.get(item.name)) for item in chosen]
+    rows = [row | {"error": row["error"] or broken[row["variant"]]} for row in rows] + failed
     judged = judge(wanted, rows, deltas, drift)
     document = AuditDocument(
         run=run.name,  # stored without the folders of this machine

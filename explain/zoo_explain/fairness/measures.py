@@ -134,9 +134,10 @@ def view(predictions: Predictions, task: str, positive: str | None) -> View:
             received=f"0 rows in the split {predictions.split!r}",
             hint="Make predictions with `zoo predict` first.",
         )
-    for name in ("y_true", "y_pred"):
-        values = getattr(predictions, name)
-        bad = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
+    for name in ("y_true", "y_pred", "scores"):
+        values = np.asarray(getattr(predictions, name))
+        broken = ~np.isfinite(values)
+        bad = int(broken.any(axis=tuple(range(1, values.ndim))).sum())
         if bad:
             raise ZooError(
                 f"{name} holds values that are not finite.",
