@@ -110,6 +110,21 @@ def test_audit_of_an_image_model(zoo, run_cnn):
     assert page.count("data:image/png") == 1  # the mean importance of each patch: no one's picture
 
 
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_pictures_of_any_split_are_explained(zoo, run_cnn, split):
+    """Without predictions of that split: those of the exemplars are made."""
+    code, _, error, _ = zoo("explain", run_cnn, "--split", split, "--samples", "8", "--json")
+    assert code == 0, error
+    assert not (run_cnn / "base" / f"predictions-{split}.npz").exists()
+    zoo("predict", run_cnn, "--split", split)
+    said = Predictions.load(run_cnn / "base" / f"predictions-{split}.npz")
+    place = {row: k for k, row in enumerate(said.row.tolist())}
+    with np.load(run_cnn / "base" / f"explain-{split}.npz") as stored:
+        index = [place[row] for row in stored["row"][:6].tolist()]
+        for name, classes in (("truth", said.y_true), ("predicted", said.y_pred)):
+            assert stored[name].tolist() == [said.classes[k] for k in classes[index]]
+
+
 def test_explanations_add_up(zoo, run_mlp):
     zoo("compress", str(run_mlp), "int8")
     code, _, _, document = zoo(
