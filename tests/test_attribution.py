@@ -479,6 +479,15 @@ def test_drift_worked_by_hand():
     assert found["sign_flips"] == 1 / 4  # one of two rows, one of the two top players
 
 
+@pytest.mark.parametrize(("players", "top"), [(1, 1), (2, 1), (3, 2), (5, 3), (9, 5), (20, 5)])
+def test_the_top_is_at_most_half_of_the_players(players, top):
+    base = np.arange(players, 0, -1.0)[None]
+    found = drift(side(base), side(base[:, ::-1]))  # the order turned round
+    assert found["top"] == top
+    shared = max(0, 2 * top - players)
+    assert found["topk_jaccard"] == pytest.approx(shared / (2 * top - shared))
+
+
 def test_drift_of_rows_of_zeros():
     base, other = np.array([[0.0, 0], [0, 0]]), np.array([[0.0, 0], [1, 0]])
     assert drift(side(base), side(other))["sample_cosine"] == 0.5

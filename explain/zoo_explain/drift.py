@@ -29,7 +29,8 @@ def drift(
         base, other: the arrays of two ``explain.npz``: ``values`` float (n, players) or
             (n, players, outputs), ``names`` (players,), ``row`` int (n,), ``method``, and
             ``targets`` int (n,) where one of several outputs is explained.
-        top: players that count as the top.
+        top: players that count as the top, at most half of them, rounded up: all of them would
+            agree whatever their order.
 
     Returns:
         ``n``, ``method``, ``top``; ``topk_jaccard``: overlap of the two sets of ``top`` players
@@ -63,7 +64,7 @@ def drift(
         )
     a, b = (values.reshape(*values.shape[:2], -1) for values in (a, b))
     importance = [np.abs(values).mean(axis=(0, 2)) for values in (a, b)]
-    top = min(top, a.shape[1])
+    top = min(top, -(-a.shape[1] // 2))
     first, second = (set(np.argsort(-row, kind="stable")[:top].tolist()) for row in importance)
     rank = float(row_spearman(importance[0][None], importance[1][None])[0])
     cosine = _cosine(a.reshape(len(a), -1), b.reshape(len(b), -1))
