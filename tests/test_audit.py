@@ -55,6 +55,20 @@ def test_audit_of_a_table_model(zoo, run_mlp):
     assert (run_mlp / "base" / "loadgen" / "SingleStream" / "mlperf_log_summary.txt").exists()
 
 
+def test_gates_without_a_variant_fail(run_mlp):
+    from zoo import api
+
+    gates = ["bytes<=1e9", "accuracy_drop<=1"]
+    document = api.audit(str(run_mlp), [], gates=gates, seconds=0.05)
+    assert document["passed"] is False
+    assert [gate["name"] for gate in document["gates"]] == ["bytes", "accuracy_drop"]
+    for gate in document["gates"]:
+        assert (gate["passed"], gate["received"], gate["variant"]) == (False, None, "(none)")
+        assert gate["reason"] == "no variant was compared with base"
+    document = api.audit(str(run_mlp), [], seconds=0.05)
+    assert (document["passed"], document["gates"]) == (True, [])
+
+
 def test_a_variant_that_answers_nan_is_an_error_row(zoo, run_mlp):
     from dataclasses import replace
 
