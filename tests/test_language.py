@@ -483,6 +483,13 @@ def test_hidden_tokens_are_explained_and_audited(pretrained, tmp_path):
         place = ids.tolist().index(masked) if masked in ids else 0
         assert truth[k] == words[example.y[k, place]]
         assert told[k] == words[logits[k, place].argmax()]
+    from zoo.api.explaining import _of_row
+
+    task, model = get_task("masked_lm"), session.load(run.path / "base" / "model.weights.h5")
+    row = next(ids for ids in example.x if masked in ids)
+    asked = _of_row(task, session.plan, lambda ids: model(ids).numpy())(row)
+    place = row.tolist().index(masked)
+    np.testing.assert_array_equal(asked(example.x), logits[:, place])
     document = api.audit(str(run.path), ["float16"], seconds=0.05)
     assert [row["error"] for row in document["variants"]] == [None, None]
     assert "Single texts" in Path(document["report"]).read_text()

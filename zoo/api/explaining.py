@@ -99,8 +99,10 @@ def explain_one(
     model = session.of(variant).load(variant.weights) if own else None
     players = players_of(plan, most)
     coarse = len(players) < len(players_of(plan))
+    artifact = open_artifact(variant.artifact)
     arguments: dict[str, Any] = {
-        "predict": _of_outputs(task, plan, open_artifact(variant.artifact)),
+        "predict": _of_outputs(task, plan, artifact),
+        "of_row": _of_row(task, plan, artifact),
         "model": None if model is None else _of_model(task, plan, model),
         "x": x,
         "background": session.encoded(behind),
@@ -188,6 +190,21 @@ def _of_outputs(task: Task, plan: Mapping[str, Any], function: Any) -> Any:
 
     explained = task.explained
     return lambda x: np.asarray(explained(x, function(x), plan))
+
+
+def _of_row(task: Task, plan: Mapping[str, Any], function: Any) -> Any:
+    """The same for the game of one row (*shape): any input is asked about that row's place."""
+    if task.place is None:
+        return None
+    import numpy as np
+
+    look = task.place
+
+    def of_row(row: np.ndarray) -> Any:
+        place = int(np.asarray(look(row[None], plan))[0])
+        return lambda x: function(x)[:, place]
+
+    return of_row
 
 
 def _of_model(task: Task, plan: Mapping[str, Any], model: Any) -> Any:
