@@ -540,12 +540,16 @@ def test_drift_of_rows_of_zeros():
         ({"row": np.array([0, 2])}, "row"),
         ({"names": np.array(["p0", "q"])}, "names"),
         ({"targets": np.array([0, 1])}, "targets"),
+        ({"background": np.array([7, 9])}, "background"),
+        ({"budget": np.array(500)}, "budget"),
     ],
 )
 def test_drift_refuses_what_cannot_be_compared(change, word):
     values = np.ones((2, 2))
+    known = {"background": np.array([7, 8]), "budget": np.array(2500)}
     with pytest.raises(ZooError, match=f"their {word} differ"):
-        drift(side(values), side(values, **change))
+        drift(side(values, **known), side(values, **known | change))
+    drift(side(values), side(values, **known))  # a file from before they were stored
 
 
 # --- quality ---------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from zoo.errors import ZooError
 from zoo.metrics import bootstrap_weights
 from zoo_explain.attribution.quality import row_spearman
 
-SAME = ("method", "row", "names", "targets")  # what two explanations must share
+SAME = ("method", "row", "names", "targets")  # what two explanations must share,
+STORED = ("background", "budget")  # and these, where the files of both tell them
 
 
 def drift(
@@ -28,7 +29,8 @@ def drift(
     Args:
         base, other: the arrays of two ``explain.npz``: ``values`` float (n, players) or
             (n, players, outputs), ``names`` (players,), ``row`` int (n,), ``method``, and
-            ``targets`` int (n,) where one of several outputs is explained.
+            ``targets`` int (n,) where one of several outputs is explained. ``background`` int (b,),
+            its rows, and ``budget``, int, are compared where both have them.
         top: players that count as the top, at most half of them, rounded up: all of them would
             agree whatever their order.
 
@@ -42,16 +44,16 @@ def drift(
         opposite in ``other``.
 
     Raises:
-        ZooError: when method, rows, players or targets differ.
+        ZooError: when method, rows, players, targets, background or budget differ.
     """
-    for key in SAME:
+    for key in (*SAME, *(key for key in STORED if key in base and key in other)):
         ours, theirs = (np.asarray(side.get(key, ())) for side in (base, other))
         if not np.array_equal(ours, theirs):
             raise ZooError(
                 f"Two explanations cannot be compared: their {key} differ.",
                 expected=_short(ours),
                 received=_short(theirs),
-                hint="Explain both with the same method, rows, seed and targets.",
+                hint="Explain both with the same method, rows, background, budget and targets.",
                 kind="explanations_differ",
             )
     a, b = (np.asarray(side["values"], dtype=np.float64) for side in (base, other))

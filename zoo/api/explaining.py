@@ -153,7 +153,8 @@ def explain_one(
             "quality": measured,
         }
     ).model_dump(mode="json")
-    arrays = found.arrays() | {"row": rows}
+    spent = np.array(arguments.get("budget", attribution.BUDGET))
+    arrays = found.arrays() | {"row": rows, "background": behind, "budget": spent}
     if found.dense is not None and plan["kind"] != "image":
         arrays.pop("dense")  # the players' values say it; single codes are no user's feature
     arrays |= _pictures(session, variant, rows, found, split, names)
