@@ -299,6 +299,7 @@ def _pictures(
 
     from zoo.data.preprocess import display_values
     from zoo.data.text import decode
+    from zoo.predict import open_artifact, predict_rows
     from zoo.tasks import get_task
 
     data, kind = session.data, session.plan["kind"]
@@ -315,14 +316,12 @@ def _pictures(
             "predicted": text[found.targets[chosen]],
         }
         return {"words": decode(session.plan, session.encoded(rows)), **answers}
-    said = Variant(variant.run, variant.name).predictions(split)
-    place = {row: k for k, row in enumerate(said.row.tolist())}
-    index = [place[row] for row in rows[chosen].tolist()]
+    said = predict_rows(session, open_artifact(variant.artifact), split, rows[chosen])
     name = np.array(data.classes) if data.classes else None
     show = (
         (lambda v: name[v]) if name is not None else (lambda v: np.array([f"{x:.3g}" for x in v]))
     )
-    answers = {"truth": show(said.y_true[index]), "predicted": show(said.y_pred[index])}
+    answers = {"truth": show(said.y_true), "predicted": show(said.y_pred)}
     if (
         kind == "image" and not task.supervised
     ):  # nothing is true of a row: what the explained output is stands there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,6 @@ from zoo.run import BASE, RUNS, Run, Variant, check_output, find_run, write_atom
 if TYPE_CHECKING:
     from zoo.predictions import Predictions
     from zoo.train.session import Session
-
-#: Digits that float32 has, and a bit: more of them would be noise to read.
-DIGITS = 7
 
 
 def evaluate(
@@ -166,14 +162,6 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     answers.insert(0, "row", np.arange(len(answers)))
     if source.is_dir() and plan["kind"] == "image":
         answers.insert(1, "file", picture_names(source))
-    if "target" in plan:
-        digits = _digits(float(answers["prediction"].abs().max()), plan["target"]["scale"])
-        answers["prediction"] = [f"{value:.{digits}g}" for value in answers["prediction"]]
-    write_atomic(path, answers.to_csv(index=False, float_format=f"%.{DIGITS}g"))
+    # float32 has seven digits and a bit: more of them would be noise to read
+    write_atomic(path, answers.to_csv(index=False, float_format="%.7g"))
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}
-
-
-def _digits(largest: float, scale: float) -> int:
-    """Digits of predictions up to ``largest`` that tell :data:`DIGITS` of the target's ``scale``."""
-    ahead = math.log10(largest / scale) if 0 < largest < math.inf else 0.0
-    return min(DIGITS + max(0, math.floor(ahead)), 17)
