@@ -264,11 +264,20 @@ def test_a_share_of_few_rows_is_suppressed():
     y = np.array([1, 0] * 30 + [1] * 4 + [0] * 26)
     found = audit(binary(y, y, {"g": g}), task="binary")
     b = found["attributes"]["g"]["groups"][1]["metrics"]
-    assert b["true_positive_rate"]["reason"] == "a share of 4 rows, fewer than 10"
+    assert b["true_positive_rate"]["reason"] == "a share of fewer than 10 rows"
+    for name in ("balanced_accuracy", "f1_macro"):
+        assert b[name]["value"] is None
+        assert b[name]["reason"] == "an average over classes, one of fewer than 10 rows"
+    assert not any(" 4 rows" in line for line in found["warnings"])
     assert b["accuracy"]["value"] == 1
     odds = found["attributes"]["g"]["disparities"]["equalized_odds_difference"]
     assert odds["value"] is None
     assert "fewer than two groups" in odds["reason"]
+    y[60:64] = 0  # a class that does not occur hides nobody
+    found = audit(binary(y, y, {"g": g}), task="binary")
+    b = found["attributes"]["g"]["groups"][1]["metrics"]
+    assert b["balanced_accuracy"]["value"] == b["f1_macro"]["value"] == 1
+    assert b["true_positive_rate"]["reason"] == "a share of fewer than 10 rows"
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])

@@ -31,6 +31,7 @@ BY_LABEL = (
     "elbo",
     "token_loss",
 )  # what a group that is a label can be judged by
+CLASS_AVERAGES = ("balanced_accuracy", "f1_macro")  # of one number a class
 CROSSED = (
     "accuracy",
     "selection_rate",
