@@ -171,6 +171,45 @@ def test_permutation_thins_the_background_to_the_budget_and_stays_additive():
     assert found.additivity_error["max"] < 1e-12
 
 
+@pytest.mark.parametrize("method", ["exact", "permutation"])
+def test_every_coalition_is_asked_about_the_rows_own_place(method):
+    """Linear at each place: with the row's place held, w * (x - mean); a moving one is not linear."""
+    weights = RNG.normal(size=(4, 4))  # (places, features)
+
+    def at(rows, places):
+        return (rows @ weights.T)[np.arange(len(rows)), places][:, None]
+
+    def look(rows):
+        return (rows == 9).argmax(axis=1)
+
+    x, background = (RNG.integers(0, 8, (n, 4)).astype(np.float32) for n in (5, 6))
+    x[np.arange(5), [0, 1, 2, 3, 1]] = background[np.arange(6), [3, 2, 1, 0, 0, 2]] = 9
+    options = {
+        "predict": lambda rows: at(rows, look(rows)), "x": x, "background": background,
+        "players": singles(4),
+    }  # fmt: skip
+
+    def of_row(row):
+        return lambda rows: at(rows, np.repeat(look(row[None]), len(rows)))
+
+    found = explain(model=None, space="logit", outputs=["y"], method=method, budget=60,
+                    of_row=of_row, **options)  # fmt: skip
+    own, mean = weights[look(x)], background.mean(axis=0)
+    np.testing.assert_allclose(found.values[..., 0], own * (x - mean), atol=1e-5)
+    np.testing.assert_allclose(found.base[:, 0], own @ mean, atol=1e-5)
+    assert found.additive
+    moving = explain(model=None, space="logit", outputs=["y"], method=method, **options)
+    assert np.abs(moving.values - found.values).max() > 0.1
+
+    targets = np.zeros(5, dtype=int)
+    scores = deletion_insertion(values=found.values[..., 0], targets=targets, of_row=of_row,
+                                **options)  # fmt: skip
+    gain, way = own * (x - mean), (own * (x - mean)).sum(axis=1)
+    signed = np.sort(gain * np.sign(way)[:, None], axis=1)[:, ::-1].cumsum(axis=1)
+    curve = np.append(0, signed.sum(axis=0)) / np.abs(way).sum()
+    assert scores["insertion_auc"] == pytest.approx(np.trapezoid(curve, np.arange(5) / 4), abs=1e-5)
+
+
 def test_a_single_player_gets_everything():
     x, background = normal(3, 6), normal(4, 6)
     for method in ("exact", "permutation"):
@@ -479,6 +518,15 @@ def test_drift_worked_by_hand():
     assert found["sign_flips"] == 1 / 4  # one of two rows, one of the two top players
 
 
+@pytest.mark.parametrize(("players", "top"), [(1, 1), (2, 1), (3, 2), (5, 3), (9, 5), (20, 5)])
+def test_the_top_is_at_most_half_of_the_players(players, top):
+    base = np.arange(players, 0, -1.0)[None]
+    found = drift(side(base), side(base[:, ::-1]))  # the order turned round
+    assert found["top"] == top
+    shared = max(0, 2 * top - players)
+    assert found["topk_jaccard"] == pytest.approx(shared / (2 * top - shared))
+
+
 def test_drift_of_rows_of_zeros():
     base, other = np.array([[0.0, 0], [0, 0]]), np.array([[0.0, 0], [1, 0]])
     assert drift(side(base), side(other))["sample_cosine"] == 0.5
@@ -492,12 +540,16 @@ def test_drift_of_rows_of_zeros():
         ({"row": np.array([0, 2])}, "row"),
         ({"names": np.array(["p0", "q"])}, "names"),
         ({"targets": np.array([0, 1])}, "targets"),
+        ({"background": np.array([7, 9])}, "background"),
+        ({"budget": np.array(500)}, "budget"),
     ],
 )
 def test_drift_refuses_what_cannot_be_compared(change, word):
     values = np.ones((2, 2))
+    known = {"background": np.array([7, 8]), "budget": np.array(2500)}
     with pytest.raises(ZooError, match=f"their {word} differ"):
-        drift(side(values), side(values, **change))
+        drift(side(values, **known), side(values, **known | change))
+    drift(side(values), side(values, **known))  # a file from before they were stored
 
 
 # --- quality ---------------------------------------------------------------------------------

@@ -55,6 +55,53 @@ def test_audit_of_a_table_model(zoo, run_mlp):
     assert (run_mlp / "base" / "loadgen" / "SingleStream" / "mlperf_log_summary.txt").exists()
 
 
+def test_gates_without_a_variant_fail(run_mlp):
+    from zoo import api
+
+    gates = ["bytes<=1e9", "accuracy_drop<=1"]
+    document = api.audit(str(run_mlp), [], gates=gates, seconds=0.05)
+    assert document["passed"] is False
+    assert [gate["name"] for gate in document["gates"]] == ["bytes", "accuracy_drop"]
+    for gate in document["gates"]:
+        assert (gate["passed"], gate["received"], gate["variant"]) == (False, None, "(none)")
+        assert gate["reason"] == "no variant was compared with base"
+    document = api.audit(str(run_mlp), [], seconds=0.05)
+    assert (document["passed"], document["gates"]) == (True, [])
+
+
+def test_a_variant_that_answers_nan_is_an_error_row(zoo, run_mlp):
+    from dataclasses import replace
+
+    from zoo.run import Run
+
+    zoo("compress", run_mlp, "float16", "dynamic")
+    half = Run(run_mlp).variant("float16")
+    said = half.predictions()
+    said.scores[3] = np.nan
+    half.write_predictions(replace(said, scores=said.scores))
+    code, _, _, document = zoo("fairness", run_mlp, "--variant", "all", "--json")
+    assert code == 1
+    assert [row["variant"] for row in document["results"] if row["error"]] == ["float16"]
+    code, out, error, _ = zoo("compress", run_mlp, "--sweep", "dynamic", "float16",
+                              "--max-drop", "1", "--seconds", "0.1")  # fmt: skip
+    assert code == 1
+    assert "1 of 90 rows are NaN or infinite" in error
+    assert "taken: dynamic" in out
+    code, _, error, document = zoo("audit", run_mlp, "float16", "dynamic", "--seconds", "0.1",
+                                   "--gate", "accuracy>=0.01", "--json")  # fmt: skip
+    assert code == 1
+    assert "float16: scores holds values that are not finite. 1 of 90 rows" in error
+    assert {row["variant"]: bool(row["error"]) for row in document["variants"]} == {
+        "base": False, "dynamic": False, "float16": True,
+    }  # fmt: skip
+    for part in ("deltas", "drift"):
+        assert {row["variant"] for row in document[part]} == {"dynamic"}
+    gates = {gate["variant"]: gate for gate in document["gates"]}
+    assert (gates["dynamic"]["passed"], gates["float16"]["passed"]) == (True, False)
+    assert "not finite" in gates["float16"]["reason"]
+    assert "not finite" in (run_mlp / "report.html").read_text()
+
+
 def test_audit_of_an_image_model(zoo, run_cnn):
     code, _, _, document = zoo("audit", str(run_cnn), "dynamic", "--seconds", "0.2", "--json")
     assert code == 0
@@ -75,6 +122,21 @@ def test_audit_of_an_image_model(zoo, run_cnn):
     assert code == 0
     page = (run_cnn / "report.html").read_text()
     assert page.count("data:image/png") == 1  # the mean importance of each patch: no one's picture
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_pictures_of_any_split_are_explained(zoo, run_cnn, split):
+    """Without predictions of that split: those of the exemplars are made."""
+    code, _, error, _ = zoo("explain", run_cnn, "--split", split, "--samples", "8", "--json")
+    assert code == 0, error
+    assert not (run_cnn / "base" / f"predictions-{split}.npz").exists()
+    zoo("predict", run_cnn, "--split", split)
+    said = Predictions.load(run_cnn / "base" / f"predictions-{split}.npz")
+    place = {row: k for k, row in enumerate(said.row.tolist())}
+    with np.load(run_cnn / "base" / f"explain-{split}.npz") as stored:
+        index = [place[row] for row in stored["row"][:6].tolist()]
+        for name, classes in (("truth", said.y_true), ("predicted", said.y_pred)):
+            assert stored[name].tolist() == [said.classes[k] for k in classes[index]]
 
 
 def test_explanations_add_up(zoo, run_mlp):
@@ -187,3 +249,11 @@ def test_siblings_give_a_noise_floor(zoo, trained, tmp_path):
     floor = _noise_floor(Run(first))
     assert floor["seeds"] == 3
     assert floor["metrics"]["accuracy"]["range95"] >= 0
+
+    again = Run(Path(shutil.copytree(first, tmp_path / "again")))  # the same seed, not another
+    assert _noise_floor(Run(first)) == floor
+    document = again.document()
+    document["result"]["metrics"]["accuracy"] = 0.0
+    again.update(result=document["result"])
+    assert _noise_floor(Run(first)) == floor
+    assert _noise_floor(again)["metrics"]["accuracy"]["mean"] < floor["metrics"]["accuracy"]["mean"]

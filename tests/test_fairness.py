@@ -264,11 +264,20 @@ def test_a_share_of_few_rows_is_suppressed():
     y = np.array([1, 0] * 30 + [1] * 4 + [0] * 26)
     found = audit(binary(y, y, {"g": g}), task="binary")
     b = found["attributes"]["g"]["groups"][1]["metrics"]
-    assert b["true_positive_rate"]["reason"] == "a share of 4 rows, fewer than 10"
+    assert b["true_positive_rate"]["reason"] == "a share of fewer than 10 rows"
+    for name in ("balanced_accuracy", "f1_macro"):
+        assert b[name]["value"] is None
+        assert b[name]["reason"] == "an average over classes, one of fewer than 10 rows"
+    assert not any(" 4 rows" in line for line in found["warnings"])
     assert b["accuracy"]["value"] == 1
     odds = found["attributes"]["g"]["disparities"]["equalized_odds_difference"]
     assert odds["value"] is None
     assert "fewer than two groups" in odds["reason"]
+    y[60:64] = 0  # a class that does not occur hides nobody
+    found = audit(binary(y, y, {"g": g}), task="binary")
+    b = found["attributes"]["g"]["groups"][1]["metrics"]
+    assert b["balanced_accuracy"]["value"] == b["f1_macro"]["value"] == 1
+    assert b["true_positive_rate"]["reason"] == "a share of fewer than 10 rows"
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
@@ -346,6 +355,13 @@ def test_no_probabilities_is_a_reason(kept):
         ({}, {"confidence": 95}, "bad_input", "0.95"),
         ({}, {"min_cell": 0}, "bad_input", "at least 1"),
         ({"y_pred": np.full(20, np.nan)}, {"task": "regression"}, "not_finite", "20 of 20"),
+        ({"scores": np.full((20, 2), [[0.5, np.nan]])}, {}, "not_finite", "scores"),
+        (
+            {"scores": np.array([np.inf] + 19 * [0.0])},
+            {"task": "causal_lm"},
+            "not_finite",
+            "1 of 20",
+        ),
         ({"row": np.empty(0)}, {}, "bad_input", "at least one row"),
         ({}, {"task": "regression", "positive": "yes"}, "bad_input", "no positive class"),
         ({"groups": {"sex": G[:3]}}, {}, "bad_input", "20 groups"),
@@ -427,6 +443,25 @@ def test_differences_equal_newcombes_published_examples(hits, rows, low, high):
     _, lower, upper = bands.differences(estimate(hits, rows), 1.959964)
     assert (lower[0, 1], upper[0, 1]) == pytest.approx((low, high), abs=5e-5)
     assert (-upper[1, 0], -lower[1, 0]) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("hits", "rows"), [((56, 48), (70, 80)), ((3, 9), (10, 10)), ((100, 1), (1000, 10))]
+)
+def test_two_groups_have_the_interval_of_their_signed_difference(hits, rows):
+    """By hand from Wilson's limits, at the normal quantile: no group is compared with itself."""
+    one = estimate(hits, rows)
+    z = stats.norm.ppf(0.975)
+    assert bands.critical([one], 0.95, pairs=True) == pytest.approx(z, abs=0.05)
+    c = bands.critical([one], 0.95, pairs=True)
+    p, n = one.value, np.array(rows)
+    middle, root = p + c**2 / (2 * n), c * np.sqrt(p * (1 - p) / n + c**2 / (4 * n**2))
+    low, high = (middle - root) / (1 + c**2 / n), (middle + root) / (1 + c**2 / n)
+    gap = p[0] - p[1]
+    least = gap - np.hypot(p[0] - low[0], high[1] - p[1])
+    most = gap + np.hypot(high[0] - p[0], p[1] - low[1])
+    expected = max(0, least, -most), max(most, -least)
+    assert bands.largest_difference([one], 0.95) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("hits", [(30, 45), (3, 40), (50, 1)])
@@ -704,6 +739,18 @@ def test_regressions_are_compared_by_each_rows_error():
     gap = found["(gap)", "mae_difference"]
     assert gap["ci_low"] <= gap["delta"] <= gap["ci_high"]
     assert ("(gap)", "mean_prediction_difference") in found
+
+
+def test_losses_that_are_not_finite_are_refused():
+    """Of language models: token and character counts, hits, and the loss of each window."""
+    y, p = np.full((20, 2), 9), np.full(20, 5)
+    base, other = (
+        Predictions(np.arange(20), y, p, np.full(20, loss), (), {"g": G}) for loss in (1.0, np.nan)
+    )
+    for pair in ((base, other), (other, base)):
+        with pytest.raises(ZooError, match="scores") as caught:
+            compare(*pair, task="causal_lm", variant="v")
+        assert caught.value.kind == "not_finite"
 
 
 def test_unpaired_predictions_are_refused():

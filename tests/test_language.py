@@ -112,7 +112,8 @@ def test_each_token_is_judged_by_those_before_it():
 
     full = task.frame(plan, np.array([[2, 3, 2]], dtype=np.int32), np.zeros(1))
     for one, truth in ((example, [3, 3]), (full, [3])):  # the newest token in the window
-        assert task.explained_truth(one).tolist() == truth
+        place = np.asarray(task.place(one.x, plan))
+        assert one.y[np.arange(len(truth)), place].tolist() == truth
         said = keras.ops.one_hot(keras.ops.convert_to_tensor(one.y), 4)
         shown = np.asarray(task.explained(keras.ops.convert_to_tensor(one.x), said, plan))
         assert shown.argmax(axis=1).tolist() == truth
@@ -458,6 +459,40 @@ def test_pre_training_learns_from_hidden_tokens_alone_what_all_logits_would_teac
 def test_masked_tokens_are_restored_better_than_by_frequency(pretrained):
     assert pretrained["metrics"]["perplexity"] < pretrained["baseline"]["metrics"]["perplexity"]
     assert "bits_per_character" not in pretrained["metrics"]
+
+
+def test_hidden_tokens_are_explained_and_audited(pretrained, tmp_path):
+    """The output at the first ``[MASK]``, beside the token that it hides."""
+    import shutil
+
+    from zoo import api
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    run = Run(Path(shutil.copytree(pretrained["run"], tmp_path / "mlm")))
+    (found,) = api.explain(str(run.path), samples=4, background=4, quality=False)["results"]
+    assert found["method"] == "tokens"
+    assert found["additivity_error"]["max"] <= 1e-3
+    with np.load(run.path / "base" / "explain.npz", allow_pickle=False) as stored:
+        rows, truth, told = (stored[name] for name in ("row", "truth", "predicted"))
+    session = reopen(run)
+    words = text.readable(session.plan)
+    example, masked = session.example(rows), session.plan["mask"]
+    logits = session.load(run.path / "base" / "model.weights.h5")(example.x).numpy()
+    for k, ids in enumerate(example.x):
+        place = ids.tolist().index(masked) if masked in ids else 0
+        assert truth[k] == words[example.y[k, place]]
+        assert told[k] == words[logits[k, place].argmax()]
+    from zoo.api.explaining import _of_row
+
+    task, model = get_task("masked_lm"), session.load(run.path / "base" / "model.weights.h5")
+    row = next(ids for ids in example.x if masked in ids)
+    asked = _of_row(task, session.plan, lambda ids: model(ids).numpy())(row)
+    place = row.tolist().index(masked)
+    np.testing.assert_array_equal(asked(example.x), logits[:, place])
+    document = api.audit(str(run.path), ["float16"], seconds=0.05)
+    assert [row["error"] for row in document["variants"]] == [None, None]
+    assert "Single texts" in Path(document["report"]).read_text()
 
 
 def test_own_texts_are_filled_in_and_judged(pretrained, zoo, tmp_path):

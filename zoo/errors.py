@@ -41,6 +41,11 @@ class ZooError(Exception):
         names = ("kind", "message", "expected", "received", "hint")
         return {"error": {name: getattr(self, name) for name in names}}
 
+    @property
+    def brief(self) -> str:
+        """What is wrong and what was received, in one line: the ``error`` of a result row."""
+        return f"{self.message} {self.received or ''}".strip()
+
     def __str__(self) -> str:
         rows = [clip(self.message)]
         for label in ("expected", "received", "hint"):

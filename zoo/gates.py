@@ -48,6 +48,7 @@ GATES: dict[str, Callable[[Mapping[str, Any], Rows, Rows], float | None]] = {
 
 
 NOT_MEASURED = "there is no such number for this model and data"
+NOTHING: Mapping[str, Any] = {"variant": "(none)", "error": "no variant was compared with base"}
 
 
 def parse_gates(texts: Sequence[str]) -> list[tuple[str, str, float]]:
@@ -84,12 +85,14 @@ def parse_gates(texts: Sequence[str]) -> list[tuple[str, str, float]]:
 def judge(
     gates: Sequence[tuple[str, str, float]], variants: Rows, deltas: Rows, drift: Rows
 ) -> list[dict[str, Any]]:
-    """One row a gate and variant (base aside). What can't be computed does not pass."""
+    """One row a gate and variant (base aside); one of "(none)" where there is no variant.
+
+    What can't be computed does not pass.
+    """
     rows = []
+    judged = [row for row in variants if row["variant"] != BASE] or [NOTHING]
     for name, sign, limit in gates:
-        for row in variants:
-            if row["variant"] == BASE:
-                continue
+        for row in judged:
             value = None if row.get("error") else GATES[name](row, deltas, drift)
             reason = None if value is not None else row.get("error") or NOT_MEASURED
             rows.append(

@@ -58,9 +58,9 @@ class Task:
     gives ``judge`` its outputs where it takes more than one call of the model.
     ``columns(predictions)`` are further arrays (n,) of the predictions' file. ``explained(inputs,
     outputs, plan)``, of keras.ops, gives the (n, k) outputs that attributions explain, where they
-    are not the model's own, ``explained_as`` names a single one, and ``explained_truth(example)``
-    int (n,) says which of several would be right. ``width(config)`` is the shape of the outputs for
-    one row. ``unit`` says what the rows of plain texts are, a row of
+    are not the model's own, and ``explained_as`` names a single one. ``place(inputs, plan)`` int (n,)
+    is where in outputs (n, places, k) the explained ones stand, and the right ones in ``Example.y``.
+    ``width(config)`` is the shape of the outputs for one row. ``unit`` says what the rows of plain texts are, a row of
     :data:`zoo.data.passages.UNITS`; None where texts come as they are. ``samples`` are the rows
     that are explained unless it is said how many: a window of a language model takes as long as a
     thousand rows of a table.
@@ -94,7 +94,7 @@ class Task:
     columns: Callable[[Any], dict[str, Array]] | None = None
     explained: Callable[[Any, Any, Plan], Any] | None = None
     explained_as: str = ""
-    explained_truth: Callable[[Example], Array] | None = None
+    place: Callable[[Any, Plan], Any] | None = None
     reference: str = "zoo.train.baseline:linear"
     width: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda config: (config["outputs"],)
     unit: str | None = None
@@ -184,18 +184,19 @@ def _token_columns(predictions: Any) -> dict[str, Array]:
             "characters": letters}  # fmt: skip
 
 
-def _at_the_end(inputs: Any, outputs: Any, plan: Plan) -> Any:
-    """Logits (n, V) of the newest token that each window holds, of those before it."""
+def at_place(outputs: Any, place: Any) -> Any:
+    """Outputs (n, V) of one place each, from (n, places, V) and int (n,)."""
+    from keras import ops
+
+    return ops.take_along_axis(outputs, place[:, None, None], axis=1)[:, 0]
+
+
+def _newest(inputs: Any, plan: Plan) -> Any:
+    """Where the newest token that each window holds is predicted, from those before it."""
     from keras import ops
 
     held = ops.sum(ops.cast(ops.not_equal(inputs, PADDING), "int32"), axis=1)
-    last = ops.maximum(held - 2, 0)  # the start token moves all others by one place
-    return ops.take_along_axis(outputs, last[:, None, None], axis=1)[:, 0]
-
-
-def _true_end(example: Example) -> Array:
-    last = np.maximum((example.x != PADDING).sum(axis=1) - 2, 0)
-    return example.y[np.arange(len(last)), last]
+    return ops.maximum(held - 2, 0)  # the start token moves all others by one place
 
 
 #: Tokens that masked language models restore, and which share of those is hidden by ``[MASK]`` or
@@ -252,12 +253,11 @@ def _settle_masked(plan: Plan, example: Example, rows: Array) -> Example:
     return Example(x, example.y, example.labels, weights)
 
 
-def _at_first_mask(inputs: Any, outputs: Any, plan: Plan) -> Any:
-    """Logits (n, V) of the first hidden token; of the first token where none is hidden."""
+def _first_mask(inputs: Any, plan: Plan) -> Any:
+    """The place of the first hidden token; the first place where none is hidden."""
     from keras import ops
 
-    first = ops.argmax(ops.cast(ops.equal(inputs, plan["mask"]), "int32"), axis=1)
-    return ops.take_along_axis(outputs, first[:, None, None], axis=1)[:, 0]
+    return ops.argmax(ops.cast(ops.equal(inputs, plan["mask"]), "int32"), axis=1)
 
 
 def _frame_pair(plan: Plan, ids: Array, labels: Array) -> Example:
@@ -330,20 +330,13 @@ def _pair_columns(predictions: Any) -> dict[str, Array]:
             "edits": off, "exact": exact}  # fmt: skip
 
 
-def _where_damaged(inputs: Any, outputs: Any, plan: Plan) -> Any:
-    """Logits (n, V) of the first letter that the answer has and the source has not at its place."""
+def _first_damage(inputs: Any, plan: Plan) -> Any:
+    """The place of the first letter that the answer has and the source has not at its place."""
     from keras import ops
 
     side = plan["sides"]
     differs = ops.not_equal(inputs[:, : side - 1], inputs[:, side + 1 :])
-    first = ops.argmax(ops.cast(differs, "int32"), axis=1)
-    return ops.take_along_axis(outputs, first[:, None, None], axis=1)[:, 0]
-
-
-def _true_letter(example: Example) -> Array:
-    side = example.y.shape[1]
-    first = (example.x[:, : side - 1] != example.x[:, side + 1 :]).argmax(axis=1)
-    return example.y[np.arange(len(first)), first]
+    return ops.argmax(ops.cast(differs, "int32"), axis=1)
 
 
 def _per_answer(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -432,7 +425,9 @@ _RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "true_n
 
 def _language(**row: Any) -> Task:
     """A row of what language models have in common."""
+    place = row["place"]
     common = {
+        "explained": lambda inputs, outputs, plan: at_place(outputs, place(inputs, plan)),
         "loss": "SparseCategoricalCrossentropy",
         "loss_args": {"from_logits": True},
         "fairness_positive": (),
@@ -507,8 +502,7 @@ TASKS: dict[str, Task] = {
             fairness=("token_loss", "bits_per_character", "token_accuracy"),
             baseline="interpolated trigrams of tokens",
             frame=_frame_next,
-            explained=_at_the_end,
-            explained_truth=_true_end,
+            place=_newest,
             reference="zoo.train.ngrams:next_token",
             unit="passage",
             answers="zoo.generate:likelihoods",
@@ -524,8 +518,7 @@ TASKS: dict[str, Task] = {
             ask=_ask_pair,
             judge=_judge_pair,
             columns=_pair_columns,
-            explained=_where_damaged,
-            explained_truth=_true_letter,
+            place=_first_damage,
             reference="zoo.train.ngrams:copied",
             width=_per_answer,
             unit="damaged line",
@@ -540,7 +533,7 @@ TASKS: dict[str, Task] = {
             frame=_frame_masked,
             draw=_draw_masked,
             settle=_settle_masked,
-            explained=_at_first_mask,
+            place=_first_mask,
             reference="zoo.train.ngrams:frequencies",
             unit="passage",
             answers="zoo.generate:fillings",

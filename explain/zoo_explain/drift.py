@@ -11,7 +11,8 @@ from zoo.errors import ZooError
 from zoo.metrics import bootstrap_weights
 from zoo_explain.attribution.quality import row_spearman
 
-SAME = ("method", "row", "names", "targets")  # what two explanations must share
+SAME = ("method", "row", "names", "targets")  # what two explanations must share,
+STORED = ("background", "budget")  # and these, where the files of both tell them
 
 
 def drift(
@@ -28,8 +29,10 @@ def drift(
     Args:
         base, other: the arrays of two ``explain.npz``: ``values`` float (n, players) or
             (n, players, outputs), ``names`` (players,), ``row`` int (n,), ``method``, and
-            ``targets`` int (n,) where one of several outputs is explained.
-        top: players that count as the top.
+            ``targets`` int (n,) where one of several outputs is explained. ``background`` int (b,),
+            its rows, and ``budget``, int, are compared where both have them.
+        top: players that count as the top, at most half of them, rounded up: all of them would
+            agree whatever their order.
 
     Returns:
         ``n``, ``method``, ``top``; ``topk_jaccard``: overlap of the two sets of ``top`` players
@@ -41,16 +44,16 @@ def drift(
         opposite in ``other``.
 
     Raises:
-        ZooError: when method, rows, players or targets differ.
+        ZooError: when method, rows, players, targets, background or budget differ.
     """
-    for key in SAME:
+    for key in (*SAME, *(key for key in STORED if key in base and key in other)):
         ours, theirs = (np.asarray(side.get(key, ())) for side in (base, other))
         if not np.array_equal(ours, theirs):
             raise ZooError(
                 f"Two explanations cannot be compared: their {key} differ.",
                 expected=_short(ours),
                 received=_short(theirs),
-                hint="Explain both with the same method, rows, seed and targets.",
+                hint="Explain both with the same method, rows, background, budget and targets.",
                 kind="explanations_differ",
             )
     a, b = (np.asarray(side["values"], dtype=np.float64) for side in (base, other))
@@ -63,7 +66,7 @@ def drift(
         )
     a, b = (values.reshape(*values.shape[:2], -1) for values in (a, b))
     importance = [np.abs(values).mean(axis=(0, 2)) for values in (a, b)]
-    top = min(top, a.shape[1])
+    top = min(top, -(-a.shape[1] // 2))
     first, second = (set(np.argsort(-row, kind="stable")[:top].tolist()) for row in importance)
     rank = float(row_spearman(importance[0][None], importance[1][None])[0])
     cosine = _cosine(a.reshape(len(a), -1), b.reshape(len(b), -1))

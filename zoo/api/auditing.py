@@ -59,15 +59,21 @@ def _fairness(
     from zoo_explain.fairness import audit as judge
 
     data = run.document()["data"]
-    found = judge(
-        predictions_of(variant, split),
-        task=data["task"],
-        positive=data["positive"],
-        attributes=None if not attributes else list(attributes),
-        resamples=resamples,
-        min_cell=min_cell,
-        label_groups=tuple(data["label_groups"]),
-    )
+    try:
+        found = judge(
+            predictions_of(variant, split),
+            task=data["task"],
+            positive=data["positive"],
+            attributes=None if not attributes else list(attributes),
+            resamples=resamples,
+            min_cell=min_cell,
+            label_groups=tuple(data["label_groups"]),
+        )
+    except ZooError as error:
+        if error.kind != "not_finite":
+            raise
+        found = {"split": split, "task": data["task"], "positive": data["positive"]}
+        found["error"] = error.brief
     bound = variant.bound(variant.artifact, variant.path / predictions_file(split))
     result = FairnessResult(
         **{**found, **bound, "variant": variant.name, "artifact": variant.artifact.name}
@@ -131,12 +137,15 @@ def audit(
     chosen = run.select("all")
     measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)
     speed = compare_speed(session, chosen, seconds / 5, progress)
+    broken = {}  # the variants whose outputs are not finite, and what was said of them
     for item in chosen:
         progress.say(f"{item.name}: metrics by group")
-        _fairness(run, item, "test", None, 1000, min_cell)
-    drift = _drift(session, run, chosen, progress)
-    deltas = _deltas(run, chosen, min_cell)
-    rows = [_audit_row(item, measured, speed.get(item.name)) for item in chosen] + failed
+        broken[item.name] = _fairness(run, item, "test", None, 1000, min_cell)["error"]
+    sound = [item for item in chosen if item.name == BASE or not broken[item.name]]
+    drift = _drift(session, run, sound, progress)
+    deltas = _deltas(run, sound, min_cell)
+    rows = [_audit_row(item, measured, speed.get(item.name)) for item in chosen]
+    rows = [row | {"error": row["error"] or broken[row["variant"]]} for row in rows] + failed
     judged = judge(wanted, rows, deltas, drift)
     document = AuditDocument(
         run=run.name,  # stored without the folders of this machine
@@ -254,17 +263,20 @@ def _deltas(run: Run, chosen: Sequence[Variant], min_cell: int) -> list[dict[str
 
 
 def _noise_floor(run: Run) -> dict[str, Any]:
-    """What retraining with another seed does, from the sibling runs there are."""
+    """What retraining with another seed does, from the sibling runs there are: one of each seed."""
     from zoo_explain.fairness import noise_floor
 
     experiment = run.document()["experiment"]
     values: dict[str, list[float]] = {}
-    for sibling in list_runs(run.path.parent):
+    seeds = set()
+    for sibling in (run, *list_runs(run.path.parent)):
         try:
             document = sibling.document()
         except ZooError:  # damaged: no seed of ours, and `zoo runs` says what is wrong with it
             continue
-        if document["experiment"] == experiment and document["status"] == "done":
+        mine = document["experiment"] == experiment and document["status"] == "done"
+        if mine and document["seed"] not in seeds:
+            seeds.add(document["seed"])
             for name, value in document["result"]["metrics"].items():
                 values.setdefault(name, []).append(value)
     return noise_floor(values)

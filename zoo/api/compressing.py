@@ -54,8 +54,7 @@ def compress_all(
         except ZooError as error:
             if error.exit_code != FAILURE:
                 raise
-            said = f"{error.message} {error.received or ''}".strip()
-            results.append(_failed_row(slug(recipe.split("+")), recipe, said))
+            results.append(_failed_row(slug(recipe.split("+")), recipe, error.brief))
         except (RuntimeError, ValueError, tf.errors.OpError) as error:  # a converter that gives up
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             results.append(_failed_row(slug(recipe.split("+")), recipe, reason))

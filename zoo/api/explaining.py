@@ -99,8 +99,10 @@ def explain_one(
     model = session.of(variant).load(variant.weights) if own else None
     players = players_of(plan, most)
     coarse = len(players) < len(players_of(plan))
+    artifact = open_artifact(variant.artifact)
     arguments: dict[str, Any] = {
-        "predict": _of_outputs(task, plan, open_artifact(variant.artifact)),
+        "predict": _of_outputs(task, plan, artifact),
+        "of_row": _of_row(task, plan, artifact),
         "model": None if model is None else _of_model(task, plan, model),
         "x": x,
         "background": session.encoded(behind),
@@ -151,7 +153,8 @@ def explain_one(
             "quality": measured,
         }
     ).model_dump(mode="json")
-    arrays = found.arrays() | {"row": rows}
+    spent = np.array(arguments.get("budget", attribution.BUDGET))
+    arrays = found.arrays() | {"row": rows, "background": behind, "budget": spent}
     if found.dense is not None and plan["kind"] != "image":
         arrays.pop("dense")  # the players' values say it; single codes are no user's feature
     arrays |= _pictures(session, variant, rows, found, split, names)
@@ -188,6 +191,21 @@ def _of_outputs(task: Task, plan: Mapping[str, Any], function: Any) -> Any:
 
     explained = task.explained
     return lambda x: np.asarray(explained(x, function(x), plan))
+
+
+def _of_row(task: Task, plan: Mapping[str, Any], function: Any) -> Any:
+    """The same for the game of one row (*shape): any input is asked about that row's place."""
+    if task.place is None:
+        return None
+    import numpy as np
+
+    look = task.place
+
+    def of_row(row: np.ndarray) -> Any:
+        place = int(np.asarray(look(row[None], plan))[0])
+        return lambda x: function(x)[:, place]
+
+    return of_row
 
 
 def _of_model(task: Task, plan: Mapping[str, Any], model: Any) -> Any:
@@ -281,6 +299,7 @@ def _pictures(
 
     from zoo.data.preprocess import display_values
     from zoo.data.text import decode
+    from zoo.predict import open_artifact, predict_rows
     from zoo.tasks import get_task
 
     data, kind = session.data, session.plan["kind"]
@@ -290,21 +309,19 @@ def _pictures(
         return {"display": _ranks(session.encoded(rows), players_of(session.plan))}
     chosen = np.arange(len(rows))[:EXEMPLARS]
     task = get_task(data.task)
-    if task.explained_truth is not None:
-        text = np.array(names)
+    if task.place is not None:
+        text, example = np.array(names), session.example(rows[chosen])
         answers = {
-            "truth": text[task.explained_truth(session.example(rows[chosen]))],
+            "truth": text[example.y[chosen, np.asarray(task.place(example.x, session.plan))]],
             "predicted": text[found.targets[chosen]],
         }
         return {"words": decode(session.plan, session.encoded(rows)), **answers}
-    said = Variant(variant.run, variant.name).predictions(split)
-    place = {row: k for k, row in enumerate(said.row.tolist())}
-    index = [place[row] for row in rows[chosen].tolist()]
+    said = predict_rows(session, open_artifact(variant.artifact), split, rows[chosen])
     name = np.array(data.classes) if data.classes else None
     show = (
         (lambda v: name[v]) if name is not None else (lambda v: np.array([f"{x:.3g}" for x in v]))
     )
-    answers = {"truth": show(said.y_true[index]), "predicted": show(said.y_pred[index])}
+    answers = {"truth": show(said.y_true), "predicted": show(said.y_pred)}
     if (
         kind == "image" and not task.supervised
     ):  # nothing is true of a row: what the explained output is stands there

@@ -78,12 +78,18 @@ def sweep(
         row["variant"]: row
         for row in benchmark_all(session, run, found, ("SingleStream",), seconds, threads, progress)
     }
+    failed = [{"variant": r["variant"], "recipe": r["recipe"], "error": r["error"]} for r in made
+              if r["error"]]  # fmt: skip
     rows = []
     for item in found:
         progress.say(f"{item.name}: losses by group")
-        rows.append(_row(session, item, measured[item.name], split, min_cell))
-    failed = [{"variant": r["variant"], "recipe": r["recipe"], "error": r["error"]} for r in made
-              if r["error"]]  # fmt: skip
+        try:
+            rows.append(_row(session, item, measured[item.name], split, min_cell))
+        except ZooError as error:
+            if item.name == BASE or error.kind != "not_finite":
+                raise
+            recipe = item.document()["recipe"]
+            failed.append({"variant": item.name, "recipe": recipe, "error": error.brief})
     for row in (*rows, *failed):
         row["missed"] = missed(row, limits)
         row["front"] = []

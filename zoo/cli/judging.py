@@ -195,6 +195,7 @@ def fairness(
             parts.append("")
         parts += [f"warning: {text}" for text in r["warnings"]]
     emit(document, "\n".join(parts).rstrip())
+    fail_on_errors(document["results"])
 
 
 def _interval(value: Mapping[str, Any]) -> str:

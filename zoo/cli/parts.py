@@ -88,7 +88,7 @@ split_option = click.option(
 
 min_cell_option = click.option(
     "--min-cell", default=10, show_default=True, type=click.IntRange(1),
-    help="Groups with fewer rows are not shown.",
+    help="Groups, shares and classes of fewer rows are not shown.",
 )  # fmt: skip
 
 

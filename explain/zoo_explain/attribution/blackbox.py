@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from zoo_explain.attribution.game import Attribution, Game, evaluate
+from zoo_explain.attribution.game import Attribution, Game
 
 EXACT_PLAYERS = 8  # 2^8 coalitions with each of 50 background rows are 12,800 calls a row
 EXACT_CALLS = 20_000  # a row; the background is thinned beyond
@@ -49,7 +49,7 @@ def _play(game: Game, row: int, masks: np.ndarray, opponents: np.ndarray) -> np.
     shape = game.x.shape[1:]
     features = masks[:, game.owner].reshape(-1, *shape)
     mixed = np.where(features, game.x[row], opponents)
-    return evaluate(game.predict, mixed)[:, game.targets[row]]
+    return game.play(row, mixed)
 
 
 def exact(game: Game) -> Attribution:
@@ -58,11 +58,11 @@ def exact(game: Game) -> Attribution:
     used = _spread(game.background, min(len(game.background), EXACT_CALLS // len(masks)))
     opponents = np.tile(game.background[used], (len(masks),) + (1,) * (game.x.ndim - 1))
     repeated = np.repeat(masks, len(used), axis=0)
-    values = np.empty((len(game.x), game.players))
+    values, base = np.empty((len(game.x), game.players)), np.empty(len(game.x))
     for row in range(len(game.x)):
         v = _play(game, row, repeated, opponents).reshape(len(masks), len(used)).mean(axis=1)
-        values[row] = shapley(v, game.players)
-    return Attribution(used, values=values)
+        values[row], base[row] = shapley(v, game.players), v[0]
+    return Attribution(used, values=values, base=base)
 
 
 def permutation(game: Game) -> Attribution:
@@ -76,18 +76,20 @@ def permutation(game: Game) -> Attribution:
     one permutation with each of its rows would exceed the budget.
     """
     players, rows = game.players, len(game.x)
-    pair = 2 * max(1, players - 1)  # calls for a permutation and its reverse; the ends are known
+    pair = 2 * max(1, players - 1)  # calls for a permutation and its reverse; the ends are known,
+    pair += game.of_row is not None  # but for a background row's answer to each row's own question
     used = _spread(game.background, max(2, min(len(game.background), game.budget // pair)))
     pairs = max(1, game.budget // (pair * len(used))) * len(used)
     met = np.tile(used, pairs // len(used))  # the background row of each pair
     opponents = np.repeat(game.background[met], players - 1, axis=0)
     cut = np.arange(1, players)[:, None]
-    values = np.empty((rows, players))
+    values, base = np.empty((rows, players)), np.empty(rows)
     for row in range(rows):
         rng = np.random.default_rng([game.seed, row])
         rank = rng.permuted(np.tile(np.arange(players), (pairs, 1)), axis=1)  # (pairs, players)
         prefix = (rank[:, None, :] < cut).reshape(-1, players)  # who has joined after `cut` steps
-        start = game.background_output[met, game.targets[row]][:, None]
+        alone = game.behind(row, used)
+        base[row], start = alone.mean(), np.tile(alone, pairs // len(used))[:, None]
         end = np.full((pairs, 1), game.output[row])
         steps = []
         for masks, first, last in ((prefix, start, end), (~prefix, end, start)):
@@ -96,4 +98,4 @@ def permutation(game: Game) -> Attribution:
             steps.append(np.diff(chain, axis=1))
         by_rank = (steps[0] - steps[1]) / 2  # the reverse loses the player that this one gains
         values[row] = np.take_along_axis(by_rank, rank, axis=1).mean(axis=0)
-    return Attribution(used, values=values)
+    return Attribution(used, values=values, base=base)

@@ -26,7 +26,7 @@ class Explanation:
     ``additivity_error``.
 
     ``values`` float64 (n, players, 1); ``base`` float64 (n, 1), the mean output over the
-    background (of texts: with the row's own filling); ``output`` float64 (n, 1). ``dense`` float32 (n, *shape, 1) holds the values of
+    background (of texts: with the row's own filling, at the row's own place); ``output`` float64 (n, 1). ``dense`` float32 (n, *shape, 1) holds the values of
     single features for white-box methods. ``names`` are the players. ``additivity_error`` max and
     mean over rows of ``|base + sum - output|``, divided by the range (max - min) of that output
     over the explained and the background rows. ``additive`` says that its max is at most 1e-3.
@@ -91,6 +91,7 @@ def explain(
     seed: int = 0,
     targets: np.ndarray | None = None,
     budget: int = BUDGET,
+    of_row: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> Explanation:
     """Attribute the output of a model to players.
 
@@ -110,6 +111,9 @@ def explain(
         targets: int (n,), the output explained in each row; the artefact's largest by default.
             To compare variants, pass the targets of the first to all.
         budget: evaluations of ``predict`` a row that permutation sampling may spend.
+        of_row: where ``predict`` looks up in its input what it answers (the place of a gap in a
+            text), a row (*shape) -> ``predict`` with what that row looks up. Otherwise a mixed
+            input would be asked another question. White-box methods keep the row's ids anyway.
 
     Raises:
         ZooError: when the arrays do not fit each other, the method does not apply, the model is
@@ -146,6 +150,7 @@ def explain(
         background_output=_outputs(explained, background, outputs),
         seed=seed,
         budget=budget,
+        of_row=of_row,
     )
     extent = game.extent()
     gap = float(np.max(np.abs(shipped[every, targets] - game.output) / extent))

@@ -21,6 +21,7 @@ class Game:
     ``owner`` int (features,) is the player of each flattened feature. ``targets`` int (n,) is the
     output explained in each row. ``output`` (n,) and ``background_output`` (b, outputs) are
     float64 outputs of the explained function. ``budget`` bounds evaluations a row.
+    ``of_row(x[k])``, where given, is what row k asks of mixed inputs in place of ``predict``.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
@@ -33,6 +34,18 @@ class Game:
     background_output: np.ndarray
     seed: int
     budget: int
+    of_row: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]] | None = None
+
+    def play(self, row: int, inputs: np.ndarray) -> np.ndarray:
+        """What row ``row`` explains, of inputs (m, *shape): float64 (m,)."""
+        asked = self.predict if self.of_row is None else self.of_row(self.x[row])
+        return evaluate(asked, inputs)[:, self.targets[row]]
+
+    def behind(self, row: int, used: np.ndarray) -> np.ndarray:
+        """The same of background rows ``used`` (u,), with no player of the row's: (u,)."""
+        if self.of_row is None:
+            return self.background_output[used, self.targets[row]]
+        return self.play(row, self.background[used])
 
     @property
     def players(self) -> int:

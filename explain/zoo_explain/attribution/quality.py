@@ -43,6 +43,7 @@ def deletion_insertion(
     players: list[Player],
     targets: np.ndarray,
     seed: int = 0,
+    of_row: Callable[[np.ndarray], Predict] | None = None,
 ) -> dict[str, float | None]:
     """Areas under the deletion and insertion curves (Petsiuk, Das & Saenko, BMVC 2018).
 
@@ -56,14 +57,24 @@ def deletion_insertion(
     gets in both (its reverse visits the same points). All None where no row moves.
 
     Args:
-        x (n, *shape), background (b, *shape); values float (n, players); targets int (n,).
+        x (n, *shape), background (b, *shape); values float (n, players); targets int (n,);
+        of_row as for :func:`zoo_explain.attribution.explain`.
     """
     rng = np.random.default_rng(seed)
     owner = owners(players, int(np.prod(x.shape[1:])))
     every, count = np.arange(len(x)), len(players)
     mean = _centre(background)
-    at_mean = evaluate(predict, mean[None])[0, targets]
-    way = evaluate(predict, x)[every, targets] - at_mean
+    asked = None if of_row is None else [of_row(row) for row in x]
+
+    def outputs(rows: np.ndarray) -> np.ndarray:
+        """What each row of x explains, of as many others: (n, *shape) -> (n,)."""
+        if asked is None:
+            return evaluate(predict, rows)[every, targets]
+        parts = [evaluate(one, rows[k : k + 1]) for k, one in enumerate(asked)]
+        return np.concatenate(parts)[every, targets]
+
+    at_mean = outputs(np.repeat(mean[None], len(x), axis=0))
+    way = outputs(x) - at_mean
     if not np.abs(way).sum():
         return dict.fromkeys(("deletion_auc", "insertion_auc", "random_auc"))
     sign = np.where(way < 0, -1.0, 1.0)
@@ -75,7 +86,7 @@ def deletion_insertion(
         for step in steps:
             kept = (rank >= step) if remove else (rank < step)
             mixed = np.where(kept[:, owner].reshape(x.shape), x, mean)
-            moved = evaluate(predict, mixed)[every, targets] - at_mean
+            moved = outputs(mixed) - at_mean
             curve.append(float((sign * moved).sum() / np.abs(way).sum()))
         return float(np.trapezoid(curve, steps / count))
 
@@ -122,8 +133,10 @@ def quality(
     seed: int = 0,
     rows: int = 24,
     budget: int = BUDGET,
+    of_row: Callable[[np.ndarray], Predict] | None = None,
 ) -> dict[str, float | None]:
-    """The ``quality`` of an explanation, on its first ``rows`` rows; ``budget`` as it was explained.
+    """The ``quality`` of an explanation, on its first ``rows`` rows; ``budget`` and ``of_row`` as it
+    was explained.
 
     ``deletion_auc``, ``insertion_auc``, ``random_auc``: see :func:`deletion_insertion`.
     ``randomization_similarity``: mean rank correlation of ``|values|`` with those of the same
@@ -140,14 +153,14 @@ def quality(
         result = explain(
             predict=function, model=model, x=x[few], background=part, players=players,
             space=explanation.space, outputs=[""] * outputs, method=explanation.method,
-            seed=new_seed, targets=targets, budget=budget,
+            seed=new_seed, targets=targets, budget=budget, of_row=of_row,
         )  # fmt: skip
         return result.values[..., 0]
 
     outputs = np.asarray(predict(x[:1])).shape[1]
     found = deletion_insertion(
         predict=predict, x=x[few], background=background, values=values, players=players,
-        targets=targets, seed=seed,
+        targets=targets, seed=seed, of_row=of_row,
     )  # fmt: skip
     found |= dict.fromkeys(("randomization_similarity", "stability"))
     if row.white_box:

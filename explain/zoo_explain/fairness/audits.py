@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.metrics import MEANS, METRICS, SHARES, interval
+from zoo.metrics import MEANS, METRICS, SHARES, cells, interval
 from zoo.predictions import Predictions
 from zoo_explain.fairness import bands
 from zoo_explain.fairness.measures import (
     BY_LABEL,
+    CLASS_AVERAGES,
     CROSSED,
     DISPARITIES,
     Array,
@@ -78,7 +79,8 @@ def audit(
             classes there are no rates without it.
         attributes: which of the groups to judge, all by default.
         resamples, seed, confidence: of the bootstrap.
-        min_cell: groups of fewer rows, and shares of fewer, are suppressed.
+        min_cell: groups of fewer rows, shares of fewer, and averages over classes of which one
+            has fewer, are suppressed.
         label_groups: attributes that are the label itself, judged by accuracy and error alone.
 
     Returns:
@@ -126,12 +128,17 @@ def judge(seen: View, labels: Array, metrics: Sequence[str], options: Options) -
     usable = tuple(name for name in metrics if lacking[name] is None)
     estimates, draws, counts = resample(seen, codes, usable, options)
     values = fairlearn_values(seen, codes, usable)
+    rarest = sizes.copy()  # rows of the rarest class that occurs in each group
+    if seen.task.classes:
+        first, rows = cells(codes, seen.y)
+        np.minimum.at(rarest, codes[first], rows)
     results: dict[str, list[dict[str, Any]]] = {}
     for name in metrics:
         results[name] = [
             _result(
                 name,
                 size,
+                rarest[g],
                 lacking[name],
                 np.nan if lacking[name] else values[name][g],
                 None if lacking[name] else draws[name][:, g],
@@ -187,6 +194,7 @@ def _metric(seen: View, name: str, rows: Array, weights: Array) -> Array:
 def _result(
     name: str,
     size: int,
+    rarest: int,
     lacking: str | None,
     value: float,
     draws: Array | None,
@@ -195,6 +203,8 @@ def _result(
 ) -> dict[str, Any]:
     """A metric in one group, or the reason why it is not told."""
     reason = lacking or suppressed(size, counts, options.min_cell)
+    if reason is None and name in CLASS_AVERAGES and rarest < options.min_cell:
+        reason = f"an average over classes, one of fewer than {options.min_cell} {_rows(options.min_cell)}"
     if reason is None and counts is not None and counts[1] == 0:
         reason = "no rows it is a share of"
     if reason is None and np.isnan(value):
@@ -214,7 +224,7 @@ def suppressed(size: int, counts: tuple[int, ...] | None, min_cell: int) -> str 
     if size < min_cell:
         return f"{size} {_rows(size)}, fewer than {min_cell}"
     if counts is not None and counts[1] < min_cell:
-        return f"a share of {counts[1]} {_rows(counts[1])}, fewer than {min_cell}"
+        return f"a share of fewer than {min_cell} {_rows(min_cell)}"
     return None
 
 

@@ -200,8 +200,12 @@ def largest_difference(
     c = critical(estimates, confidence, pairs=True, seed=seed)
     if not np.isfinite(c):
         return np.nan, np.nan
-    bands = [differences(estimate, c) for estimate in estimates]
-    return max(0.0, max(low.max() for _, low, _ in bands)), max(high.max() for *_, high in bands)
+    low, high = 0.0, 0.0
+    for estimate in estimates:
+        _, lower, upper = differences(estimate, c)
+        other = ~np.eye(len(estimate.value), dtype=bool)
+        low, high = max(low, lower[other].max()), max(high, upper[other].max())
+    return low, high
 
 
 def smallest_ratio(

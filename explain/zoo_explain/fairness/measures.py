@@ -31,6 +31,7 @@ BY_LABEL = (
     "elbo",
     "token_loss",
 )  # what a group that is a label can be judged by
+CLASS_AVERAGES = ("balanced_accuracy", "f1_macro")  # of one number a class
 CROSSED = (
     "accuracy",
     "selection_rate",
@@ -134,9 +135,10 @@ def view(predictions: Predictions, task: str, positive: str | None) -> View:
             received=f"0 rows in the split {predictions.split!r}",
             hint="Make predictions with `zoo predict` first.",
         )
-    for name in ("y_true", "y_pred"):
-        values = getattr(predictions, name)
-        bad = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
+    for name in ("y_true", "y_pred", "scores"):
+        values = np.asarray(getattr(predictions, name))
+        broken = ~np.isfinite(values)
+        bad = int(broken.any(axis=tuple(range(1, values.ndim))).sum())
         if bad:
             raise ZooError(
                 f"{name} holds values that are not finite.",
