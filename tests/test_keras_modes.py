@@ -135,13 +135,31 @@ def test_calibration_is_repeatable_and_its_file_is_read_back(mode, tmp_path):
         made.append(pack(model, {**facts, "mode": mode}))
     assert made[0] == made[1]
     said = model(ids, training=False).numpy()
-    assert 0 < np.abs(said - expected).max() < 0.3 * np.abs(expected).max()
+    assert 0 < np.abs(said - expected).max() < 0.4 * np.abs(expected).max()  # of random weights
     path = tmp_path / "packed.npz"
     path.write_bytes(made[0])
     artifact = open_artifact(path)
     assert isinstance(artifact, KerasArtifact)
     assert artifact.input_name == "tokens"
     assert np.allclose(artifact(ids), said, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["gptq", "awq"])
+def test_calibration_looks_at_all_rows_in_every_block(mode):
+    """Keras 3.15 listens at a function that it does not call, and hands on the first row alone."""
+    from zoo import keras_modes
+
+    def packed(ids, rows):
+        _, model, _ = text_model("gpt_tiny")
+        keras_modes.quantize(model, mode, ids[rows])
+        names = [layer.path.split("/")[0] for layer in keras_modes.blocks(model, mode)]
+        assert names == ["transformer_layer_0", "transformer_layer_1"]  # as the model calls them
+        return [np.concatenate([np.asarray(w, np.float64).ravel() for w in layer.weights])
+                for layer in keras_modes.blocks(model, mode)]  # fmt: skip
+
+    _, _, ids = text_model("gpt_tiny")
+    whole, part = packed(ids, slice(None)), packed(ids, slice(1))
+    assert all((a != b).any() for a, b in zip(whole, part, strict=True))
 
 
 def test_a_damaged_file_says_so(tmp_path):

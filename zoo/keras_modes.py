@@ -8,6 +8,7 @@ makes a file that answers wrongly, without a word.
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def covered(model: Any, mode: str) -> list[Any]:
 
 
 def blocks(model: Any, mode: str) -> list[Any]:
-    """A model's Transformer blocks. Raises :class:`ZooError` for a model that is not a chain of them."""
+    """A model's Transformer blocks, in the order in which it calls them. Raises :class:`ZooError` for a model that is not a chain of them."""
     from zoo.backend import keras_nlp
 
     classes = tuple(getattr(keras_nlp.layers, name) for name in BLOCKS)
@@ -119,12 +120,13 @@ def blocks(model: Any, mode: str) -> list[Any]:
         raise _refused(model, mode, wanted, f"inputs of {tensor.dtype}, which are no ids")
     if not found:
         raise _refused(model, mode, wanted, "no such block")
-    if not _chained(model, found):
+    chain = _chain(model, found)
+    if len(chain) != len(found):
         raise _refused(
             model, mode, wanted,
             "blocks that read more than the one before: Keras hands each block one input",
         )  # fmt: skip
-    return found
+    return chain
 
 
 def _refused(model: Any, mode: str, expected: str, received: str) -> ZooError:
@@ -150,37 +152,51 @@ def _is(layer: Any, names: tuple[str, ...]) -> bool:
 
 
 @contextmanager
-def _watched(blocks: list[Any]) -> Iterator[list[tuple[Any, bool, Any]]]:
-    """(what came in, whether more did, what went out) of each block's call inside the ``with``."""
-    seen: list[tuple[Any, bool, Any]] = []
+def _watched(blocks: list[Any]) -> Iterator[list[tuple[Any, Any, bool, Any]]]:
+    """(block, what came in, whether more did, what went out) of each call inside the ``with``."""
+    seen: list[tuple[Any, Any, bool, Any]] = []
     calls = [block.call for block in blocks]
 
-    def watching(call: Any) -> Any:
+    def watching(block: Any, call: Any) -> Any:
         def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             out = call(inputs, *args, **kwargs)
             more = bool(args) or kwargs.get("encoder_sequence") is not None
-            seen.append((inputs, more, out))
+            seen.append((block, inputs, more, out))
             return out
 
         return watched
 
     try:
         for block, call in zip(blocks, calls, strict=True):
-            block.call = watching(call)
+            block.call = watching(block, call)
         yield seen
     finally:
         for block, call in zip(blocks, calls, strict=True):
             block.call = call
 
 
-def _chained(model: Any, found: list[Any]) -> bool:
-    """Whether each block reads what the one before made, and nothing else."""
+def _chain(model: Any, found: list[Any]) -> list[Any]:
+    """The blocks as the model calls them; none where one reads more than the one before made."""
     (tensor,) = model.inputs
     with _watched(found) as seen:
         model(np.ones((1, *tensor.shape[1:]), dtype=np.int32), training=False)
-    if any(more for _, more, _ in seen) or len(seen) != len(found):
-        return False
-    return all(np.array_equal(before[2], after[0]) for before, after in itertools.pairwise(seen))
+    alone = not any(more for _, _, more, _ in seen)
+    chained = all(np.array_equal(one[3], after[1]) for one, after in itertools.pairwise(seen))
+    return [block for block, *_ in seen] if alone and chained else []
+
+
+class _Whole:
+    """A block as Keras' calibration takes it, which hands the first of its outputs to the next block:
+    here that is all rows."""
+
+    def __init__(self, block: Any) -> None:
+        self._block = block
+
+    def __call__(self, inputs: Any) -> list[Any]:
+        return [self._block(inputs)]
+
+    def _flatten_layers(self) -> Any:
+        return self._block._flatten_layers()
 
 
 @contextmanager
@@ -191,6 +207,32 @@ def _frozen_heap() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def _calibrating(layers: list[Any]) -> Iterator[None]:
+    """Let Keras' calibration see what the layers are given.
+
+    It listens by putting a function in place of a layer's ``call``. A layer with a quantised policy
+    does not run that (Keras 3.15), so that ``gptq`` would round without looking, and ``awq`` too.
+    """
+
+    def listened(layer: Any) -> Any:
+        def quantized_call(*args: Any, **kwargs: Any) -> Any:
+            call = vars(layer).get("call")
+            if call is None or inspect.ismethod(call):  # its own, put back
+                return type(layer).quantized_call(layer, *args, **kwargs)
+            return call(*args, **kwargs)
+
+        return quantized_call
+
+    try:
+        for layer in layers:
+            layer.quantized_call = listened(layer)
+        yield
+    finally:
+        for layer in layers:
+            del layer.quantized_call
 
 
 def quantize(model: Any, mode: str, ids: np.ndarray | None = None) -> list[Any]:
@@ -213,11 +255,14 @@ def quantize(model: Any, mode: str, ids: np.ndarray | None = None) -> list[Any]:
         def before(flat: Any) -> Any:
             with _watched(chain[:1]) as seen:
                 model(np.asarray(flat).reshape(rows.shape), training=False)
-            return seen[0][0]
+            return seen[0][1]
 
-        structure = {"pre_block_layers": [before], "sequential_blocks": chain}
+        structure = {
+            "pre_block_layers": [before],
+            "sequential_blocks": [_Whole(block) for block in chain],
+        }
     chosen = {id(layer) for layer in layers}
-    with _frozen_heap():
+    with _frozen_heap(), _calibrating(layers if row.calibrated else []):
         model.quantize(
             config=row.config(structure, rows),
             filters=lambda layer: id(layer) in chosen,
