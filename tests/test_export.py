@@ -355,3 +355,25 @@ def test_a_subclass_shows_what_it_takes_by_samples():
     to_litert(model, "float32", x, batch=None)
     with pytest.raises(ValueError, match=r"net has no graph .*, or give samples"):
         to_litert(model)
+
+
+def test_a_file_holds_equal_lists_once_and_constants_where_the_schema_wants_them():
+    """The zero points of an int8 layer are all 0, 8 bytes each."""
+    import numpy as np
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    from zoo.backend import keras
+    from zoo.compress import to_litert
+
+    layers = [keras.layers.Dense(256) for _ in range(4)]
+    model = keras.Sequential([keras.Input((8,)), *layers])
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    content = to_litert(model, "int8", x)
+    kernels = sum(layer.kernel.shape[0] * 256 for layer in layers)
+    scales, zeros = 4 * 4 * 256, 8 * 256  # of each layer, and once; the biases are 0 and left out
+    assert len(content) < kernels + scales + zeros + 4000
+    file = schema.Model.GetRootAs(content, 0)
+    buffers = [file.Buffers(k) for k in range(file.BuffersLength())]
+    starts = [one._tab.Vector(one._tab.Offset(4)) for one in buffers if one.DataLength()]
+    assert len(starts) >= 4
+    assert all(start % 16 == 0 for start in starts)
