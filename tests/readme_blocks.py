@@ -150,17 +150,19 @@ def tutorials_block() -> str:
     for row in rows:
         name, source = row["tutorial"], row["source"]
         figures = [
-            [what, f"{value:.4f}" if value < 2 else f"{value:,.0f}"]
-            for what, value in row["table"].items()
+            [what, f"{mean:.4f} ± {sd:.4f}" if mean < 2 else f"{mean:,.0f} ± {sd:,.0f}"]
+            for what, (mean, sd) in row["table"].items()
         ]
         shows = [
-            [s["what"], f"{s['number']:.3g}", "yes" if s["holds"] else "no"] for s in row["shows"]
-        ]
+            [s["what"], f"{s['number'][0]:.3g} ± {s['number'][1]:.2g}", s["limit"],
+             "yes" if s["holds"] else "no"]
+            for s in row["shows"]
+        ]  # fmt: skip
         parts.append(
             f"### [{name}]({source})\n\n"
-            + table(["figure", "here"], figures)
+            + table(["figure", f"here, {row['seeds']} seeds"], figures)
             + "\n"
-            + table(["what the tutorial shows", "here", "holds"], shows)
+            + table(["what the tutorial shows", "here", "taken to hold", "holds"], shows)
             + "\n"
         )
     machine = rows[0]

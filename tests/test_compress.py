@@ -198,8 +198,10 @@ def test_a_variant_of_another_parent_is_not_reused(zoo, run_mlp):
     assert "another 'base'" in error
 
 
-def test_what_does_not_fit_is_refused_before_any_work(zoo, run_mlp):
-    code, _, error, _ = zoo("compress", str(run_mlp), "prune:0.55", "distill:cnn+int8")
+@pytest.mark.parametrize("words", [("compress",), ("compress", "--sweep"), ("audit",)])
+def test_what_does_not_fit_is_refused_before_any_work(zoo, run_mlp, words):
+    command, *flags = words
+    code, _, error, _ = zoo(command, run_mlp, *flags, "prune:0.55", "distill:cnn+int8")
     assert code == 2
     assert "cnn" in error
     assert not (run_mlp / "prune-0.55").exists()

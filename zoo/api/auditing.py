@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.benchmarking import benchmark_all, compare_speed
-from zoo.api.compressing import compress_all
+from zoo.api.compressing import compress_all, opened
 from zoo.api.explaining import (
     EXPLAIN_BACKGROUND,
     drift_effort,
@@ -120,19 +120,15 @@ def audit(
 
     Without ``recipes``, those of :data:`DEFAULT_RECIPES` that apply to the model.
     """
-    from zoo.compress.recipe import parse
     from zoo.gates import judge, parse_gates
     from zoo.schema import AuditDocument, Input, dump
-    from zoo.train.session import reopen
 
     run = find_run(text, root)
     run.variant(BASE)
     wanted = parse_gates(gates)
     if recipes is None:
         recipes = _applicable(run, progress)
-    for recipe in recipes:
-        parse(recipe)
-    session = reopen(run)
+    session = opened(run, recipes)
     failed = [row for row in compress_all(session, run, recipes, BASE, progress) if row["error"]]
     chosen = run.select("all")
     measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)

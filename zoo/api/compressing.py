@@ -23,19 +23,27 @@ def compress(
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """Make the variants of recipes. A recipe that fails is a row with its ``error``."""
+    run = find_run(text, root)
+    session = opened(run, recipes, variant)
+    return {"run": str(run.path), "results": compress_all(session, run, recipes, variant, progress)}
+
+
+def opened(run: Run, recipes: Sequence[str], parent: str = BASE) -> Session:
+    """The session of a run that recipes are to be made of.
+
+    What one of them lacks must not cost the work on the others, and a typo need not wait until the
+    data are read. Raises :class:`ZooError` for all that can be refused before any work.
+    """
     from zoo.compress.recipe import parse, plan
     from zoo.train.session import reopen
 
-    run = find_run(text, root)
+    run.variant(parent)
     for recipe in recipes:
-        parse(recipe)  # a typo need not wait until the data are read
-    run.variant(variant)
+        parse(recipe)
     session = reopen(run)
     for recipe in recipes:
-        plan(
-            session, run, recipe, variant
-        )  # what the last one lacks must not cost the work on others
-    return {"run": str(run.path), "results": compress_all(session, run, recipes, variant, progress)}
+        plan(session, run, recipe, parent)
+    return session
 
 
 def compress_all(

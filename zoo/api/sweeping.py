@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.api.auditing import report
 from zoo.api.benchmarking import benchmark_all
-from zoo.api.compressing import compress_all
+from zoo.api.compressing import compress_all, opened
 from zoo.api.reading import predictions_of
 from zoo.environment import now
 from zoo.errors import ZooError
@@ -47,21 +47,15 @@ def sweep(
         seconds, threads: of the latency's measurement.
         min_cell: groups of fewer rows are not judged.
     """
-    from zoo.compress.recipe import parse, plan
     from zoo.compress.sweep import FRONTS, choose, front, grid, missed
     from zoo.registry import models
     from zoo.schema import Input, SweepDocument, dump
-    from zoo.train.session import reopen
 
     run = find_run(text, root)
     base = run.variant(BASE)
     limits = dict(limits or {})
     chosen_recipes = list(recipes) or grid(models().get(run.document()["spec"]["name"]).skips)
-    for recipe in chosen_recipes:
-        parse(recipe)
-    session = reopen(run)
-    for recipe in chosen_recipes:
-        plan(session, run, recipe)
+    session = opened(run, chosen_recipes)
     for part in (split, "test"):
         size = len(predictions_of(base, part, session))
         if size < min_cell:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Part of the key: a change of the format or of a reader makes all tables anew.
-VERSION = 2
+VERSION = 3
 #: Files of at least so many bytes are converted; smaller ones are read whole.
 LARGE = 32_000_000
 #: Bytes of a file that are mapped at a time.

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zoo.models.start import scale
+from zoo.models.start import scale_kernels
 from zoo.spec import ModelSpec, Target
 
 if TYPE_CHECKING:
@@ -79,22 +79,11 @@ def build_bert(
     return keras.Model(tokens, keras.layers.Dense(outputs, name="logits")(x), name="bert")
 
 
-def _widen(backbone: Any, width: int) -> None:
-    """Multiply random kernels so that a narrow net's outputs are as large as BERT-Base's.
-
-    keras_nlp draws those of any size with a deviation of 0.02, which was chosen for 768 inputs. With
-    128 the scores of attention are six times smaller, and pre-training is slow to learn where to look.
-    """
-    kernels = (v for layer in backbone.transformer_layers for v in layer.trainable_variables
-               if v.name == "kernel")  # fmt: skip
-    scale(kernels, math.sqrt(_SIZES["base"][2] / width))
-
-
 def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any) -> keras.Model:
     """Token ids, int32 (batch, time) -> logits of the true tokens, float32 (batch, time, vocabulary).
 
     The output layer is the token embedding, transposed, behind a dense layer, as in BERT. Without a
-    preset it starts with wider kernels: :func:`_widen`. Arguments as in :func:`build_bert`.
+    preset kernels start as wide as those of BERT-Base make its outputs. Arguments as in :func:`build_bert`.
     """
     from zoo.backend import keras, keras_nlp
 
@@ -102,7 +91,7 @@ def build_mlm(shape: tuple[int], vocabulary: int, preset: str = "", **sizes: Any
     backbone, found = _encoded(tokens, preset, {**sizes, "vocabulary": vocabulary})
     backbone.pooled_dense.trainable = False  # nothing here reads the summary of the first token
     if not preset:
-        _widen(backbone, sizes["width"])
+        scale_kernels(backbone.transformer_layers, math.sqrt(_SIZES["base"][2] / sizes["width"]))
     head = keras_nlp.layers.MaskedLMHead(
         token_embedding=backbone.token_embedding,
         intermediate_activation="gelu",

@@ -8,9 +8,9 @@ model of Shakespeare; the names ``gpt2...`` are GPT-2's own sizes.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from zoo.models.start import scale
+from zoo.models.start import scale, scale_kernels
 from zoo.spec import ModelSpec, Target
 
 if TYPE_CHECKING:
@@ -42,24 +42,12 @@ def build_gpt(
         max_sequence_length=shape[0],
         name="backbone",
     )
-    _widen(backbone, width)
+    # kernels of deviation 1 / sqrt(width), as LeCun's rule has it, and tokens of 0.05: keras_nlp gives
+    # them half of what their places get, and the net would long see only where a token stands
+    scale_kernels(backbone.transformer_layers, 1 / (0.02 * math.sqrt(width)))
+    scale([backbone.token_embedding.embeddings], 5.0)
     x = backbone({"token_ids": tokens, "padding_mask": keras.ops.ones_like(tokens)})
     return keras.Model(tokens, backbone.token_embedding(x, reverse=True), name="gpt")
-
-
-def _widen(backbone: Any, width: int) -> None:
-    """Start a net that is trained here where it soon learns to look at the tokens before.
-
-    keras_nlp draws the kernels of any size with a deviation of 0.02, and tokens with half of what
-    their places get. A narrow net's scores of attention are then all the same, and what it adds up
-    says where a token stands, and hardly which one it is: ``gpt_tiny`` spends most of its epochs
-    on pairs of tokens. Here kernels have the deviation 1 / sqrt(width), as LeCun's rule has it, and
-    tokens 0.05.
-    """
-    kernels = (v for layer in backbone.transformer_layers for v in layer.trainable_variables
-               if v.name == "kernel")  # fmt: skip
-    scale(kernels, 1 / (0.02 * math.sqrt(width)))
-    scale([backbone.token_embedding.embeddings], 5.0)
 
 
 _OWN = "byte pairs of the training split, no figure on this data"

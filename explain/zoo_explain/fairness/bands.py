@@ -157,15 +157,23 @@ def _quantile(values: Array, level: float) -> float:
 
 
 def differences(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
-    """Row group minus column group with its band: three (G, G) arrays (value, low, high)."""
+    """Row group minus column group with its band: three (G, G) arrays (value, low, high).
+
+    Here and in :func:`ratios` the band on the diagonal is NaN: a group is no other than itself.
+    """
     value, (low, high) = estimate.value, estimate.band(c)
     down, up = (value - low) ** 2, (high - value) ** 2
     between = value[:, None] - value[None, :]
-    return (
-        between,
-        between - np.sqrt(down[:, None] + up[None, :]),
-        between + np.sqrt(up[:, None] + down[None, :]),
-    )
+    lower = between - np.sqrt(down[:, None] + up[None, :])
+    upper = between + np.sqrt(up[:, None] + down[None, :])
+    return between, *_apart(lower, upper)
+
+
+def _apart(*bands: Array) -> tuple[Array, ...]:
+    """Square arrays with NaN on their diagonals."""
+    for band in bands:
+        np.fill_diagonal(band, np.nan)
+    return bands
 
 
 def ratios(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
@@ -187,7 +195,7 @@ def ratios(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
         lower = np.where(x > 0, x / (product + spread), 0.0)
         _, y, spread = root(high, low)
         upper = np.where(y > 0, (product + spread) / y, np.inf)
-        return np.where(bottom > 0, top / bottom, np.nan), lower, upper
+        return np.where(bottom > 0, top / bottom, np.nan), *_apart(lower, upper)
 
 
 def largest_difference(
@@ -203,8 +211,7 @@ def largest_difference(
     low, high = 0.0, 0.0
     for estimate in estimates:
         _, lower, upper = differences(estimate, c)
-        other = ~np.eye(len(estimate.value), dtype=bool)
-        low, high = max(low, lower[other].max()), max(high, upper[other].max())
+        low, high = max(low, np.nanmax(lower)), max(high, np.nanmax(upper))
     return low, high
 
 
@@ -216,8 +223,7 @@ def smallest_ratio(
     low, high = 1.0, 1.0
     for estimate in estimates:
         _, lower, upper = ratios(estimate, c)
-        other = ~np.eye(len(estimate.value), dtype=bool)
-        low, high = min(low, lower[other].min()), min(high, upper[other].min())
+        low, high = min(low, np.nanmin(lower)), min(high, np.nanmin(upper))
     return low, high
 
 
@@ -254,9 +260,8 @@ def gap_change(
 
     def candidates(estimates: Sequence[Estimate], c: float) -> list[Array]:
         found = [differences(estimate, c) for estimate in estimates]
-        least = max(low.max() for _, low, _ in found)
-        distinct = [~np.eye(len(estimate.value), dtype=bool) for estimate in estimates]
-        return [(high >= least) & off for (*_, high), off in zip(found, distinct, strict=True)]
+        least = max(np.nanmax(low) for _, low, _ in found)
+        return [high >= least for *_, high in found]
 
     low = min(
         band[1][may].min(initial=np.inf)
