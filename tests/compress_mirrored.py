@@ -1,4 +1,4 @@
-"""Prune and distil on 1 or 2 parts of the CPU, and print masks and weights: run by test_compress_resume."""
+"""Prune, distil and round on 1 or 2 parts of the CPU, and print masks and weights: run by test_compress_resume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 def main(devices: int) -> None:
     from zoo.backend import keras, seed_everything
-    from zoo.compress import distill, prune
+    from zoo.compress import distill, prune, quantize_aware
     from zoo.progress import QUIET
     from zoo.tasks import TASKS
     from zoo.train.checkpoint import callback_state
@@ -58,7 +58,21 @@ def main(devices: int) -> None:
         TrainOptions(epochs=1, batch_size=50, learning_rate=0.5, optimizer="sgd", keep="last"),
         samples, lambda: {"val_loss": 0.0}, seed=1, progress=QUIET, replicas=replicas,
     )  # fmt: skip
+    with scope():
+        seed_everything(0)
+        recurrent = keras.Sequential(
+            [keras.Input((5, 8)), keras.layers.LSTM(6), keras.layers.Dense(1)]
+        )
+        rounding = quantize_aware(recurrent, x.reshape(100, 5, 8))
+    with rounding:
+        fit(
+            recurrent, TASKS["binary"],
+            TrainOptions(epochs=1, batch_size=50, learning_rate=0.5, optimizer="sgd", keep="last"),
+            Samples(x.reshape(100, 5, 8), samples.y), lambda: {"val_loss": 0.0}, seed=1,
+            progress=QUIET, replicas=replicas, callbacks=[rounding.callback()],
+        )  # fmt: skip
     print(json.dumps({
+        "rounded": np.asarray(recurrent.get_weights()[0]).ravel().tolist(),
         "student": np.asarray(student.get_weights()[0]).ravel().tolist(),
         "copies": len(masks), "differ": differ, "mask": masks[0].ravel().tolist(),
         "sparsity": float(np.mean(kernels[-1] == 0)),

@@ -329,7 +329,7 @@ def build(
               "columns": [{"name": c, "kind": "number"} for c in ("age", "education", "hours-per-week")],
               "license": "CC BY 4.0", "source": "Becker & Kohavi 1996, UCI", "notes": [],
               "request": {"data": data, "sensitive": [], "target": None, "split_seed": 0}},
-        experiment="e1" * 8, seed=0, status="done", created=CREATED,
+        command="zoo train mlp --data adult --set hidden=64,32", experiment="e1" * 8, seed=0, status="done", created=CREATED,
         versions={"python": "3.11.9", "keras": "3.15.1", "tensorflow": "2.21.0"},
         device={"cpu": "Example CPU", "cores": 2}, git="abc1234",
         result={"epochs": 15, "seconds": 10.4, "samples_per_second": 41_000.0, "execution": "graph",

@@ -194,3 +194,5 @@ def test_replicas_keep_identical_masks():
     same = np.mean(np.array(one["mask"]) == np.array(two["mask"]))
     assert same > 0.99
     assert two["student"] == pytest.approx(one["student"], abs=1e-5)  # the teacher counts once
+    # Activations' ranges are the first replica's, of half the rows.
+    assert two["rounded"] == pytest.approx(one["rounded"], abs=0.02)

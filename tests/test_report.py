@@ -226,7 +226,7 @@ def test_full_report_has_every_section(full):
         assert f"By {attribute}" in page.words
     # 2 scatter, 4 metrics for each of 3 attributes, bars, beeswarm, 2 curves
     assert sum(a.get("class") == "chart" for a in page.all("svg")) == 2 + 4 * 3 + 2 + 2
-    assert "zoo train mlp --data adult" in page.words
+    assert "zoo train mlp --data adult --set hidden=64,32 --name mlp-adult-demo" in page.words
     assert "zoo audit mlp-adult-demo float16 dynamic int8" in page.words
     assert "2by4" not in page.words
 

@@ -32,7 +32,8 @@ with quiet():  # TensorFlow's C++ speaks before its logging is set up, and of ev
 tf.get_logger().setLevel("ERROR")
 # ``tf.keras`` is decided at its first use, and TF-MOT, once imported, would make that tf_keras. SHAP
 # looks at it, so it is decided here.
-assert tf.keras.Model is keras.Model, "tf.keras must be Keras 3: unset TF_USE_LEGACY_KERAS"
+if tf.keras.Model is not keras.Model:
+    raise ImportError("Glasszoo needs tf.keras to be Keras 3: unset TF_USE_LEGACY_KERAS.")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,11 +17,17 @@ def versions() -> dict[str, str]:
     """Versions of Python, this package and what it stands on; absent ones are left out."""
     found = {"python": platform.python_version()}
     for name in ("glasszoo", *PACKAGES):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        if (version := installed(name)) is not None:
+            found[name] = version
     return found
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed package; None where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def now() -> str:

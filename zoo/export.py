@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import FAILURE, ZooError
-from zoo.quantizable import quantizable, unrolled
+from zoo.quantizable import full_precision, quantizable, unrolled
 from zoo.ranges import remeasure
 from zoo.signature import arranged, count_of, names_of, rows_of, taken_inputs
 from zoo.slim import slim
@@ -94,7 +94,7 @@ def to_litert(
     samples: Any = None,
     batch: int | None = 1,
 ) -> bytes:
-    """Convert a Keras model.
+    """Convert a Keras model, one of mixed precision in the precision of its weights.
 
     Args:
         model: a built Keras 3 model; logits or values as outputs.
@@ -124,6 +124,7 @@ def to_litert(
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(full_precision(model))
             if row.calibrated:
                 stack.enter_context(quantizable(model, chosen))
             elif batch is None:

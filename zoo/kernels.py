@@ -101,6 +101,11 @@ KINDS = (
         ("LSTMCell", "GRUCell", "SimpleRNNCell"),
         {"kernel": _last, "recurrent_kernel": _last},
     ),
+    Kind(("ConvLSTMCell",), {"kernel": _last, "recurrent_kernel": _last}),
+    # A word's logit is an output channel of its own, where the weights are not the embedding's.
+    Kind(
+        ("ReversibleEmbedding",), {"embeddings": _whole, "reverse_embeddings": _last}, default=False
+    ),
     # One range for the whole table: LiteRT gathers its rows. A pruned row is a word forgotten.
     Kind(("Embedding",), {"embeddings": _whole}, default=False),
 )
@@ -119,9 +124,7 @@ def all_kernels(model: Any) -> list[Kernel]:
 
     Raises ``ValueError`` where LoRA is enabled: a layer then computes with more than its kernel.
     """
-    from zoo.backend import keras
-
-    table = [(tuple(getattr(keras.layers, n) for n in kind.layers), kind) for kind in KINDS]
+    table = [(tuple(map(_class, kind.layers)), kind) for kind in KINDS]
     found: list[Kernel] = []
     for layer in flat_layers(model):
         kind = next((kind for classes, kind in table if isinstance(layer, classes)), None)
@@ -173,6 +176,15 @@ def kernels(model: Any, layers: Sequence[str] | str | None = None) -> list[Kerne
 def _matches(kernel: Kernel, pattern: str) -> bool:
     names = (kernel.name, kernel.layer.name, type(kernel.layer).__name__)
     return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _class(name: str) -> type:
+    """A layer class of Keras; the cells of its convolutional LSTMs are no part of ``keras.layers``."""
+    from keras.src.layers.rnn import conv_lstm
+
+    from zoo.backend import keras
+
+    return getattr(keras.layers, name, None) or getattr(conv_lstm, name)
 
 
 def _variable(layer: Any, attribute: str) -> Any:

@@ -443,11 +443,12 @@ def interval(
 
     ``interval`` is "bootstrap" (percentile) or "wilson": for a share with ``counts`` (hits, rows)
     of which either side is rarer than :data:`FEW`, the percentile interval is far too short, and
-    empty at 0 and 1. All None where ``value`` is NaN or no draw is defined.
+    empty at 0 and 1. All None, with a ``reason``, where ``value`` is NaN or no draw is defined.
     """
     draws = draws[~np.isnan(draws)]
     if np.isnan(value) or len(draws) == 0:
-        return {"value": None, "ci_low": None, "ci_high": None, "interval": None}
+        empty: dict[str, Any] = dict.fromkeys(("value", "ci_low", "ci_high", "interval"))
+        return empty | {"reason": "undefined on these rows"}
     tail = (1 - confidence) / 2
     if counts is not None and min(counts[0], counts[1] - counts[0]) < FEW:
         z = NormalDist().inv_cdf(1 - tail)

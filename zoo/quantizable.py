@@ -66,6 +66,21 @@ def unrolled(model: Any, samples: Any = None) -> Iterator[None]:
             layer.unroll = value
 
 
+@contextlib.contextmanager
+def full_precision(model: Any) -> Iterator[None]:
+    """Layers that compute in the precision of their weights: a file has one and no mixture."""
+    mixed = [layer for layer in (model, *flat_layers(model))
+             if layer.compute_dtype != layer.variable_dtype and not layer.quantization_mode]  # fmt: skip
+    before = [layer.dtype_policy for layer in mixed]
+    try:
+        for layer in mixed:
+            layer.dtype_policy = layer.variable_dtype
+        yield
+    finally:
+        for layer, policy in zip(mixed, before, strict=True):
+            layer.dtype_policy = policy
+
+
 def _length(layer: Any) -> int | None:
     """The most steps that a recurrent layer reads, if its places in a graph tell."""
     found = [node.input_tensors[0].shape[1] for node in layer._inbound_nodes if node.input_tensors]

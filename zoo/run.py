@@ -391,7 +391,8 @@ class Run:
         """The training's status; "interrupted" for one whose process is gone (`kill -9`)."""
         status = self.document()["status"]
         if status == "training":
-            with contextlib.suppress(BlockingIOError), locked(self.path, TRAINING, wait=False):
+            # held by the training, or a folder that one may only read
+            with contextlib.suppress(OSError), locked(self.path, TRAINING, wait=False):
                 return "interrupted"
         return status
 

@@ -67,6 +67,7 @@ class RunDocument(Bound):
     experiment: str
     seed: int
     engine: dict[str, Any] = {}  # how it is run: --execution, --checkpoint-every, --strategy
+    command: str | None = None  # the `zoo train` that trains so
     init: dict[str, Any] | None = None  # --init-from: run, path, sha256, layers taken and left
     replicas: int = 1  # devices it was last trained on
     execution: dict[str, Any] = {}  # a measured choice: mode, reason, seconds_per_step

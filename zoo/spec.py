@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,12 @@ class Step:
     (raises ``ValueError`` with what was expected). ``run(context, options)`` does the work.
     ``grid`` holds the settings that a sweep tries, as they stand in a recipe. ``artifact`` is the name
     of the file that is measured, by whose end :mod:`zoo.predict` knows its runtime. ``again`` tells
-    whether the step may follow itself; most undo what they did before.
+    whether the step may follow itself; most undo what they did before. ``check(session, options)``
+    raises for a model that the step does not apply to.
     """
 
     name: str
-    kind: str
+    kind: Literal["retrain", "transform"]
     argument: str
     help: str
     parse: Callable[[str | None], dict[str, Any]]
@@ -130,3 +131,4 @@ class Step:
     grid: tuple[str, ...] = ()
     artifact: str = "model.tflite"
     again: bool = False
+    check: Callable[..., None] | None = None

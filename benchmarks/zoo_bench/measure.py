@@ -20,6 +20,7 @@ import numpy as np
 from zoo.errors import FAILURE, ZooError, unknown
 from zoo.predict import runtime_of
 from zoo_bench.loadgen import SCENARIOS, import_loadgen, limit_seconds
+from zoo_bench.worker import ONLY
 
 OFFLINE_BATCH = 32  # the gain of larger ones on a CPU is small, the memory is not
 _LATENCIES = ("mean", "p50", "p90", "p99")
@@ -27,7 +28,7 @@ _LATENCIES = ("mean", "p50", "p90", "p99")
 
 def measure(
     artifact: Path,
-    samples: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray] | np.ndarray,
     *,
     scenarios: Sequence[str] = SCENARIOS,
     seconds: float = 3.0,
@@ -41,7 +42,8 @@ def measure(
     Args:
         artifact: a ``.tflite`` file, or weights that Keras packed; its runtime runs it.
         samples: one array for each input of the artefact's signature, ``(samples, ...)`` in the
-            dtype the signature takes; in the order of the inputs where there is no signature.
+            dtype the signature takes; in the order of the inputs where there is no signature. Or one
+            array, for an artefact with one input of any name.
         scenarios: of "SingleStream" (batch 1, latency) and "Offline" (throughput), in this order.
         seconds: the least duration of each scenario; an official result needs 600.
         threads: the runtime's intra-op threads.
@@ -60,6 +62,8 @@ def measure(
     Raises:
         ZooError: LoadGen or LiteRT is not installed; wrong arguments.
     """
+    if isinstance(samples, np.ndarray):
+        samples = {ONLY: samples}
     samples = {name: np.ascontiguousarray(values) for name, values in samples.items()}
     _check_arguments(samples, scenarios, seconds, threads, batch)
     import_loadgen()
@@ -193,7 +197,7 @@ ROUNDS = 6  # the range of so many holds the true median in 97 % of cases: 1 - 2
 
 def side_by_side(
     artifacts: Mapping[str, Path],
-    samples: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray] | np.ndarray,
     *,
     rounds: int = ROUNDS,
     scenario: str = "SingleStream",

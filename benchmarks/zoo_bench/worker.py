@@ -33,6 +33,10 @@ def peak_memory_mb() -> float | None:
     return int(line.split()[1]) * 1024 / 1e6
 
 
+#: The name of samples for an artefact's only input, whatever that calls it.
+ONLY = "(the only input)"
+
+
 class Model:
     """A LiteRT artefact bound to samples, at a fixed batch.
 
@@ -130,6 +134,8 @@ def _bind(interpreter: Interpreter, samples: dict[str, np.ndarray]) -> list[tupl
         ordered = interpreter.get_input_details()
         known = list(samples) if len(samples) == len(ordered) else [d["name"] for d in ordered]
         details = dict(zip(known, ordered, strict=True))
+    if list(samples) == [ONLY] and len(details) == 1:
+        details = {ONLY: next(iter(details.values()))}
     if set(details) != set(samples):
         raise ValueError(
             f"the artefact's inputs are {sorted(details)}, the samples' {sorted(samples)}"

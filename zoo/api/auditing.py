@@ -189,10 +189,13 @@ def _audit_row(
     document = variant.document()
     row = {name: document[name] for name in names} | {"speed": speed}
     for result in measured:
-        if result["variant"] == variant.name and result["scenario"] == "SingleStream":
+        if result["variant"] != variant.name:
+            continue
+        row["error"] = row["error"] or result["error"]
+        if result["scenario"] == "SingleStream":
             row |= {"latency_ms": result["latency_ms"], "load_ms": result["load_ms"],
                     "peak_memory_mb": result["peak_memory_mb"]}  # fmt: skip
-        if result["variant"] == variant.name and result["scenario"] == "Offline":
+        if result["scenario"] == "Offline":
             row["throughput"] = result["throughput"]
     return row
 
@@ -201,8 +204,6 @@ def _drift(
     session: Session, run: Run, chosen: Sequence[Variant], progress: Progress
 ) -> list[dict[str, Any]]:
     """Explain base as the router says, then every variant as a black box on the same rows."""
-    import numpy as np
-
     from zoo_explain.attribution import route
     from zoo_explain.drift import drift
 
@@ -215,17 +216,13 @@ def _drift(
     targets = None
     for item in chosen:
         progress.say(f"{item.name}: explaining the artefact as a black box")
-        result = explain_one(
-            session, item, black, quality=item.name != BASE, targets=targets, **effort
+        result, arrays[item.name] = explain_one(
+            session, item, black, quality=item.name != BASE, targets=targets, modest=True, **effort
         )
-        if item.name == BASE and result["note"]:
-            progress.say(f"drift: {result['note']}")
-        own = item.path / f"explain-{result['method']}.npz"
-        path = own if own.exists() else item.path / "explain.npz"
-        with np.load(path, allow_pickle=False) as stored:
-            arrays[item.name] = {name: stored[name] for name in stored.files}
         if item.name == BASE:
             targets = arrays[BASE]["targets"]
+            if result["note"]:
+                progress.say(f"drift: {result['note']}")
     return [
         {"variant": name, **drift(arrays[BASE], found)}
         for name, found in arrays.items()

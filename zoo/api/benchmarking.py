@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.catalogue import runs
 from zoo.api.compressing import compress
 from zoo.api.training import train
+from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Run, Variant, find_run
 
@@ -31,9 +32,17 @@ def benchmark(
 
     run = find_run(text, root)
     chosen = run.select(variant)
-    session = reopen(run)
-    rows = benchmark_all(session, run, chosen, scenarios, seconds, threads, progress)
-    return {"run": str(run.path), "results": rows}
+    sound, lost = [], []
+    for item in chosen:
+        try:
+            item.artifact  # noqa: B018 - raises where the file is not the one that was made
+            sound.append(item)
+        except ZooError as error:
+            if len(chosen) == 1:
+                raise
+            lost.append(_unmeasured(run, item.name, "not measured", error.brief))
+    rows = benchmark_all(reopen(run), run, sound, scenarios, seconds, threads, progress)
+    return {"run": str(run.path), "results": rows + lost}
 
 
 def benchmark_all(
@@ -45,7 +54,6 @@ def benchmark_all(
     threads: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    from zoo.predict import open_artifact
     from zoo.schema import BenchmarkResult
     from zoo_bench.loadgen import SCENARIOS
     from zoo_bench.measure import measure
@@ -59,7 +67,7 @@ def benchmark_all(
         document = item.document()
         measured = measure(
             item.artifact,
-            {open_artifact(item.artifact).input_name: samples},
+            samples,
             scenarios=scenarios or SCENARIOS,
             seconds=seconds,
             threads=threads,
@@ -88,7 +96,6 @@ def compare_speed(
     session: Session, chosen: Sequence[Variant], seconds: float, progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """How many times faster than base each variant is: rounds side by side, with an interval."""
-    from zoo.predict import open_artifact
     from zoo_bench.measure import ROUNDS, side_by_side
 
     base = next(item for item in chosen if item.name == BASE)
@@ -97,8 +104,7 @@ def compare_speed(
         return {}
     progress.say(f"speed against base: {ROUNDS} rounds side by side")
     samples = session.encoded(session.data.parts["test"][:1024])
-    inputs = {open_artifact(base.artifact).input_name: samples}
-    return side_by_side(files, inputs, seconds=seconds)
+    return side_by_side(files, samples, seconds=seconds)
 
 
 def benchmark_suite(
@@ -118,15 +124,20 @@ def benchmark_suite(
         measured = benchmark(
             str(run.path), variant="all", seconds=seconds or entry.seconds, progress=progress
         )
-        results += measured["results"] + [
-            {"run": str(run.path), "model": entry.model, **_unmeasured(row)} for row in failed
-        ]
+        results += measured["results"]
+        results += [_unmeasured(run, row["variant"], "not made", row["error"]) for row in failed]
     return {"run": None, "suite": suite.name, "results": results}
 
 
-def _unmeasured(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"variant": row["variant"], "runtime": "litert", "scenario": "SingleStream", "batch": 1,
-            "threads": 1, "valid": False, "reason": "not made", "error": row["error"]}  # fmt: skip
+def _unmeasured(run: Run, variant: str, reason: str, error: str) -> dict[str, Any]:
+    """The row of a variant that there is nothing to measure of."""
+    from zoo.schema import BenchmarkResult
+
+    return BenchmarkResult(
+        run=str(run.path), model=run.document()["spec"]["name"], variant=variant, runtime="litert",
+        scenario="SingleStream", batch=1, threads=1, valid=False, reason=reason, error=error,
+        latency_ms=dict.fromkeys(("mean", "p50", "p90", "p99")),
+    ).model_dump(mode="json")  # fmt: skip
 
 
 def benchmark_model(

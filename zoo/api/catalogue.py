@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.environment import memory_bytes
+from zoo.environment import installed, memory_bytes
 from zoo.errors import ZooError
 from zoo.run import RUNS, list_runs
 
@@ -160,7 +160,7 @@ def doctor() -> dict[str, Any]:
     ):
         if importlib.util.find_spec(module) is None:
             problems.append(f"{package} is not installed: pip install {package}")
-    if "tensorflow-cpu" in packages:
+    if installed("tensorflow-cpu") and installed("tensorflow"):
         problems.append("tensorflow-cpu is installed beside tensorflow: uninstall it")
     memory = memory_bytes()
     return {

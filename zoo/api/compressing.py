@@ -51,7 +51,6 @@ def compress_all(
 ) -> list[dict[str, Any]]:
     from zoo.backend import tf
     from zoo.compress.recipe import compress as make
-    from zoo.compress.recipe import slug
 
     results = []
     for recipe in recipes:
@@ -60,17 +59,24 @@ def compress_all(
         except Interrupted:
             raise
         except ZooError as error:
-            if error.exit_code != FAILURE:
+            if error.exit_code != FAILURE and len(recipes) == 1:
                 raise
-            results.append(_failed_row(slug(recipe.split("+")), recipe, error.brief))
+            results.append(_failed_row(run, parent, recipe, error.brief))
         except (RuntimeError, ValueError, tf.errors.OpError) as error:  # a converter that gives up
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            results.append(_failed_row(slug(recipe.split("+")), recipe, reason))
+            results.append(_failed_row(run, parent, recipe, reason))
     return results
 
 
-def _failed_row(name: str, recipe: str, error: str) -> dict[str, Any]:
+def _failed_row(run: Run, parent: str, recipe: str, error: str) -> dict[str, Any]:
+    from zoo.compress.recipe import chain, slug
     from zoo.schema import VariantDocument
 
-    row = VariantDocument(variant=name, recipe=recipe, kind="transform", error=error)
+    steps = chain(run.variant(parent), recipe)
+    row = VariantDocument(
+        variant=slug([part.text for part in steps]),
+        recipe="+".join(part.text for part in steps),
+        kind=steps[-1].step.kind,
+        error=error,
+    )
     return row.model_dump(mode="json")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import Interrupted, ZooError
 from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Variant, find_run, write_arrays
 
@@ -43,6 +44,7 @@ def explain(
     The arrays of another method than the router's are in ``explain-METHOD.npz``, and those of
     another split than the test rows in ``explain-SPLIT.npz`` or ``explain-METHOD-SPLIT.npz``.
     """
+    from zoo.schema import ExplainResult
     from zoo.train.session import reopen
     from zoo_explain.attribution import find_method
 
@@ -54,7 +56,17 @@ def explain(
     results = []
     for item in chosen:
         progress.say(f"{item.name}: explaining")
-        result = explain_one(session, item, method, samples, background, split, quality=quality)
+        try:
+            result, _ = explain_one(
+                session, item, method, samples, background, split, quality=quality
+            )
+        except ZooError as error:
+            if isinstance(error, Interrupted) or len(chosen) == 1:
+                raise
+            result = ExplainResult(
+                variant=item.name, method=method, why_method="", space="", split=split,
+                error=error.brief,
+            ).model_dump(mode="json")  # fmt: skip
         if result["note"]:
             progress.say(f"{item.name}: {result['note']}")
         results.append(result)
@@ -73,10 +85,12 @@ def explain_one(
     targets: Any = None,
     most: int | None = None,
     budget: int | None = None,
-) -> dict[str, Any]:
-    """Explain one variant and store it; ``most`` as for :func:`players_of`.
+    modest: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Explain one variant and store it: the result and its arrays; ``most`` as for :func:`players_of`.
 
     ``budget``: calls of the artefact for a row, where the method samples; None for the method's own.
+    ``modest``: an explanation by the same method, of the same artefact and of more rows, stays.
     """
     import dataclasses
 
@@ -163,9 +177,20 @@ def explain_one(
     default, _ = attribution.route(arguments["model"], len(players))
     words = ["explain", *([found.method] if found.method != default else [])]
     file = "-".join([*words, *([split] if split != "test" else [])]) + ".npz"
-    write_arrays(variant.path / file, arrays)
-    variant.upsert("explain.json", [result], key=("method", "split"))
-    return result
+    if not (modest and _larger(variant, result)):
+        write_arrays(variant.path / file, arrays)
+        variant.upsert("explain.json", [result], key=("method", "split"))
+    return result, arrays
+
+
+def _larger(variant: Variant, result: Mapping[str, Any]) -> bool:
+    """Whether an explanation of more rows is stored in a result's place."""
+    return any(
+        (old["method"], old["split"]) == (result["method"], result["split"])
+        and old["inputs"] == result["inputs"]
+        and (old["samples"] or 0) > result["samples"]
+        for old in variant.results("explain.json")
+    )
 
 
 def _outputs_of(session: Session) -> list[str]:

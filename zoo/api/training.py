@@ -219,6 +219,11 @@ def _trained(
         "seconds": fitted.seconds,
         "steps_per_second": fitted.steps_per_second,
         "samples_per_second": fitted.samples_per_second,
+        **(
+            {"speed_reason": "no step after the first call, which compiles, to measure"}
+            if fitted.steps_per_second is None
+            else {}
+        ),
         "execution": fitted.execution,
         "dropped_rows": fitted.dropped,
         "metrics": metrics,
@@ -293,11 +298,14 @@ def _target(session: Session, metrics: Mapping[str, float | None]) -> dict[str, 
     if target is None:
         reason = f"no target is claimed for {session.spec.name}"
         return {"metric": None, "value": None, "reached": None, "hit": False, "reason": reason}
-    claimed = session.data.name == session.spec.data
-    reached = metrics.get(target.metric) if claimed else None
+    spec, reason = session.spec, ""
+    if session.request.data != spec.data:
+        reason = f"the target is a claim about {spec.data}, not {session.data.name}"
+    elif session.data.task != spec.task:
+        reason = f"the target is a claim about {spec.task}, not {session.data.task}"
+    reached = metrics.get(target.metric) if not reason else None
     document = {"metric": target.metric, "value": target.value, "reached": reached}
-    if not claimed:
-        reason = f"the target is a claim about {session.spec.data}, not {session.data.name}"
+    if reason:
         return {**document, "hit": False, "reason": reason}
     from zoo.metrics import METRICS
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shlex
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -487,38 +486,6 @@ def _document(
             "config": best["config"],
             "value": best["value"],
             "metrics": best["metrics"],
-            "command": command(session, {**settings, **best["config"]}),
+            "command": session.command({**settings, **best["config"]}),
         },
     }
-
-
-def command(session: Session, settings: Mapping[str, Any]) -> str:
-    """The ``zoo train`` command that trains with some settings as a trial did."""
-    request, default = session.request, session.spec.data
-    words = ["zoo", "train", session.spec.name]
-    words += ["--data", request.data] if request.data != default else []
-    words += list(_flags(request.document()))
-    words += ["--seed", str(session.seed)] if session.seed else []
-    words += ["--deterministic"] if session.deterministic else []
-    for key, value in settings.items():
-        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        words += ["--set", f"{key}={text}"]
-    return shlex.join(words)
-
-
-def _flags(request: Mapping[str, Any]) -> Iterator[str]:
-    """Options of the command line for a request's fields that are not their default."""
-    from zoo.data.core import Request
-
-    plain = Request(data=request["data"]).document()
-    for name, value in request.items():
-        if name in ("data", "size") or value == plain[name]:  # the size is a setting
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            yield flag
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                yield from (flag, f'"{item}"' if "," in item else item)
-        else:
-            yield from (flag, str(value))

@@ -137,6 +137,8 @@ def explain(
     )  # fmt: skip
     parts = []
     for r in document["results"]:
+        if r["error"]:
+            continue  # said on stderr
         error = r["additivity_error"].get("max")
         parts.append(
             f"{r['variant']}: {r['method']} in {r['space']} space, {r['samples']} rows against "
@@ -232,14 +234,16 @@ def audit(
     RUN is audited as it is. A MODEL is trained first, with the options of `zoo train`.
     """
     from zoo import api
+    from zoo.compress.recipe import applies, parse
     from zoo.gates import parse_gates
     from zoo.registry import models
 
     progress = progress_bar()
     parse_gates(gates)
-    _check_recipes(recipes)
     text = subject
     if subject in models().specs and not is_run(subject, root):
+        for recipe in recipes:  # neither a typo nor what does not apply must cost a training
+            applies(parse(recipe), models().get(subject))
         request = request_of(subject, data_name, fields)
         text = api.train(subject, request=request, root=root, progress=progress, **training)["run"]
     else:
@@ -312,14 +316,6 @@ def _delta(row: Mapping[str, Any]) -> str:
     if row["ci_low"] is None:
         return value
     return f"{value} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-
-
-def _check_recipes(recipes: Sequence[str]) -> None:
-    """A typo in a recipe must not cost a training."""
-    from zoo.compress.recipe import parse
-
-    for recipe in recipes:
-        parse(recipe)
 
 
 @cli.command(epilog=examples("zoo report latest", "zoo report latest --no-exemplars"))

@@ -85,7 +85,7 @@ def train(
     else:
         assert model is not None
         if require_target:
-            _check_claim(model, data_name)
+            _check_claim(model, data_name, fields["task"])
         document = api.train(
             model,
             request=request_of(model, data_name, fields),
@@ -99,17 +99,18 @@ def train(
         raise SystemExit(ENFORCED)
 
 
-def _check_claim(model: str, data_name: str | None) -> None:
+def _check_claim(model: str, data_name: str | None, task: str | None) -> None:
     """Raise where there is no target to require: before a training, and not after it."""
     from zoo.registry import models
 
     spec = models().get(model)
-    if spec.target is None or data_name not in (None, spec.data):
+    other = data_name not in (None, spec.data) or task not in (None, spec.task)
+    if spec.target is None or other:
         claim = f"{spec.target.metric} on {spec.data}" if spec.target else "nothing"
         raise ZooError(
             f"There is no target of {model} to require here.",
             expected=f"--require-target with what the model claims: {claim}",
-            received=f"--data {data_name or spec.data}",
+            received=f"--data {data_name or spec.data}" + (f" --task {task}" if task else ""),
             hint="`zoo list` shows the targets.",
         )
 

@@ -17,6 +17,7 @@ from zoo.cli.parts import (
     figure,
     given_options,
     min_cell_option,
+    no_exemplars_option,
     output_option,
     progress_bar,
     refuse,
@@ -76,11 +77,12 @@ class _Compress(click.Command):
 @click.option("--seconds", default=1.5, show_default=True, type=Finite(0.1, 3600),
               help="Least duration of each latency measurement.")  # fmt: skip
 @min_cell_option
+@no_exemplars_option
 @runs_option
 @shared
 def compress(
     run: str, recipes: tuple[str, ...], variant: str, sweep: bool, prefer: str, split: str,
-    seconds: float, min_cell: int, root: Path, **limits: float | None,
+    seconds: float, min_cell: int, no_exemplars: bool, root: Path, **limits: float | None,
 ) -> None:  # fmt: skip
     """Make compressed variants of RUN.
 
@@ -98,7 +100,7 @@ def compress(
         )
         document = api.sweep(
             run, recipes, limits=given, prefer=prefer, split=split, seconds=seconds,
-            min_cell=min_cell, root=root, progress=progress_bar(),
+            min_cell=min_cell, private=no_exemplars, root=root, progress=progress_bar(),
         )  # fmt: skip
         emit(document, _sweep_text(document))
         fail_on_errors(document["results"])
@@ -223,6 +225,6 @@ def _rows_a_call(text: str | None, format: str) -> int | None:
 
 def parity_text(parity: Mapping[str, Any] | None) -> str:
     """How far the file's outputs are from the Keras model's at most, as a share of their spread."""
-    if parity is None or not parity.get("spread"):
+    if parity is None or parity["max_abs"] is None or not parity.get("spread"):
         return "-"
     return f"{parity['max_abs'] / parity['spread']:.1%} of spread"

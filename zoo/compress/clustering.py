@@ -50,9 +50,27 @@ class Clustered:
             return tf.identity(values), tf.convert_to_tensor
 
         weights = tf.convert_to_tensor(weights)
-        self.algorithm.cluster_centroids = densely(tf.convert_to_tensor(self.centroids.value))
-        indices = self.algorithm.get_pulling_indices(weights)
-        return self.algorithm.get_clustered_weight(indices, weights)
+        dtype = tf.float64 if weights.dtype == tf.float64 else tf.float32
+        centroids = tf.cast(self.centroids.value, dtype)
+        self.algorithm.cluster_centroids = densely(centroids)
+        indices = nearest(tf.cast(weights, dtype), centroids)
+        found = self.algorithm.get_clustered_weight(indices, tf.cast(weights, dtype))
+        return tf.cast(found, weights.dtype)
+
+
+def nearest(weights: Any, centroids: Any) -> Any:
+    """Index of each weight's nearest centroid, int32 in the weights' shape.
+
+    TF-MOT's own compares every weight with every centroid at once: memory for as many numbers as
+    their product, in each step.
+    """
+    from zoo.backend import tf
+
+    order = tf.argsort(centroids)
+    ordered = tf.gather(centroids, order)
+    between = (ordered[1:] + ordered[:-1]) / 2
+    place = tf.searchsorted(between, tf.reshape(weights, [-1]))
+    return tf.reshape(tf.gather(order, place), tf.shape(weights))
 
 
 class Clusterer(Attached):
@@ -142,7 +160,8 @@ def keep_clusters(model: Any) -> Clusterer:
     """Let each kernel that is clustered already train on with the number of values it has.
 
     For a clustered model under :func:`~zoo.compress.quantize_aware`, which comes after it and is
-    released before. Does nothing to kernels with many values. Returns the handle.
+    released before; :func:`zoo.compress.quantizing.snap` then rounds what is at its centroids to the
+    grid. Does nothing to kernels with many values. Returns the handle.
     """
     chosen, first = [], []
     for kernel in kernels(model, "all"):
@@ -185,7 +204,10 @@ def _attach(kernel: Kernel, attribute: str, centroids: np.ndarray) -> Any:
             return kept(values, free)
 
     variable = keras.Variable(
-        centroids, trainable=True, dtype=kernel.variable.dtype, name=attribute
+        centroids,
+        trainable=kernel.variable.trainable,
+        dtype=kernel.variable.dtype,
+        name=attribute,
     )
     variable.constraint = KeepZero()
     layer = kernel.layer

@@ -27,6 +27,7 @@ def distill(
     The loss is ``(1 - weight)`` times the compiled one plus ``weight`` times the distance from the
     teacher: with ``classes`` the cross-entropy of the softened probabilities (of sigmoids where there
     is one logit), times the squared temperature; else the mean squared difference of the outputs.
+    Sample weights count in both.
 
     Args:
         student, teacher: functional Keras 3 models with the same input or inputs; outputs are logits
@@ -79,20 +80,27 @@ def distill(
     guide = keras.Model(taken_inputs(teacher), [teacher.outputs[0], *theirs])
     seen = keras.Model(taken_inputs(student), [student.outputs[0], *ours]) if pairs else None
 
-    def mean(values: Any) -> Any:
-        """Of the whole batch, as Keras has it in a loss: replicas' parts are summed."""
+    def mean(values: Any, weights: Any = None) -> Any:
+        """Of the whole batch, as Keras has it in a loss: replicas' parts are summed.
+
+        ``weights`` are those of samples, or of their places, where a loss has one of each.
+        """
+        if weights is not None:
+            rest = [1] * (len(values.shape) - len(weights.shape))
+            weights = tf.cast(weights, values.dtype)
+            values = values * tf.reshape(weights, [*tf.unstack(tf.shape(weights)), *rest])
         return tf.reduce_mean(values) / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def far(said: Any, meant: Any) -> Any:
+    def far(said: Any, meant: Any, weights: Any) -> Any:
         said, meant = (tf.cast(one, tf.float32) for one in (said, meant))
         if not classes:
-            return mean(tf.square(said - meant))
+            return mean(tf.reduce_mean(tf.square(said - meant), -1), weights)
         said, meant = said / temperature, meant / temperature
         if said.shape[-1] == 1:
-            soft = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(meant), said)
+            soft = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(meant), said)[..., 0]
         else:
             soft = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(meant), said)
-        return mean(soft) * temperature**2
+        return mean(soft, weights) * temperature**2
 
     class Student(keras.Model):
         def compute_loss(
@@ -105,7 +113,8 @@ def distill(
         ) -> Any:
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
             meant, *wanted = keras.tree.flatten(guide(x, training=False))
-            loss = (1 - weight) * loss + weight * far(y_pred, tf.stop_gradient(meant))
+            weights = None if sample_weight is None else _weights(sample_weight, y_pred)
+            loss = (1 - weight) * loss + weight * far(y_pred, tf.stop_gradient(meant), weights)
             if seen is not None:
                 _, *made = keras.tree.flatten(seen(x, training=training))
                 for mine, goal in zip(made, wanted, strict=True):
@@ -120,7 +129,7 @@ def _fit(what: str, ours: Any, theirs: Any) -> None:
     """Raise ``ValueError`` unless two structures of tensors have the same shapes, as far as known."""
     from zoo.backend import keras
 
-    found = [{path: tuple(one.shape[1:]) for path, one in keras.tree.flatten_with_path(tensors)}
+    found = [{path: tuple(one.shape[1:]) for path, one in keras.tree.flatten_with_path(_alone(tensors))}
              for tensors in (ours, theirs)]  # fmt: skip
     alike = found[0].keys() == found[1].keys() and all(
         len(mine) == len(found[1][path])
@@ -131,3 +140,19 @@ def _fit(what: str, ours: Any, theirs: Any) -> None:
         said = [", ".join(f"{'.'.join(map(str, path))} {shape}".strip() for path, shape in one.items())
                 for one in found]  # fmt: skip
         raise ValueError(f"expected {what} of one shape, received {said[0]} and {said[1]}")
+
+
+def _alone(tensors: Any) -> Any:
+    """Keras takes a list of one tensor as that tensor."""
+    one = isinstance(tensors, (list, tuple)) and len(tensors) == 1
+    return tensors[0] if one else tensors
+
+
+def _weights(given: Any, outputs: Any) -> Any:
+    """Sample weights with as many axes as the outputs have before their last, or fewer."""
+    from zoo.backend import keras, tf
+
+    (weights,) = keras.tree.flatten(given)
+    weights = tf.convert_to_tensor(weights)
+    extra = len(weights.shape) == len(outputs.shape) and weights.shape[-1] == 1
+    return tf.squeeze(weights, -1) if extra else weights

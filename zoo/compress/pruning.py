@@ -147,15 +147,16 @@ class Pruner(Masks):
             sparsity = by[0] / by[1]
         if sparsity is None or not 0 <= sparsity < 1:
             raise ValueError(f"expected a sparsity of at least 0 and below 1, received {sparsity}")
+        if every < 1:
+            raise ValueError(
+                f"expected masks to be renewed every 1 or more steps, received {every}"
+            )
         if sum((by is not None, across, tuple(block) != (1, 1))) > 1:
             raise ValueError("expected one of: by, block, across")
         chosen = kernels(model, layers)
         if tuple(block) != (1, 1):
             chosen = _larger_than(block, chosen)
-        super().__init__(model, chosen)
-        self.every, self.begin, self.end = every, begin, end
-        self._across, self._by, self._block = across, by, tuple(block)
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        step = self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         if schedule == "polynomial":
             growth = schedules.PolynomialDecay(
                 initial_sparsity=initial,
@@ -169,19 +170,24 @@ class Pruner(Masks):
         # The engine asks its schedule whether this very step renews the masks; a step inside a
         # multi-step call is never asked. We decide when it is time, and ask the engine for masks.
         self._engine = mot("sparsity.keras.pruning_impl").Pruning(
-            training_step_fn=lambda: self._step,
+            training_step_fn=lambda: step,
             pruning_vars=[],
             pruning_schedule=growth,
             block_size=block,
             block_pooling_type="AVG",
             sparsity_m_by_n=by,
         )
+        super().__init__(model, chosen)  # once nothing can be refused any more
+        self.every, self.begin, self.end = every, begin, end
+        self._across, self._by, self._block = across, by, tuple(block)
         self._turn = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self._first = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self._early: list[tuple[Any, Any]] | None = None
 
     @property
     def variables(self) -> list[Any]:  # type: ignore[override]
-        """The masks, and the turn they were renewed at."""
-        return [*super().variables, self._turn]
+        """The masks, the turn they were renewed at, and the optimizer's count at the start."""
+        return [*super().variables, self._turn, self._first]
 
     def renew(self, step: int) -> None:
         """Renew the masks when ``every`` steps have passed since the last time, and apply them."""
@@ -190,9 +196,24 @@ class Pruner(Masks):
             self._turn.assign(turn)
             self._set(step)
 
-    def finish(self) -> None:
-        """Bring every kernel to the final sparsity, whatever step the training ended at."""
+    def finish(self, step: int | None = None) -> None:
+        """Bring every kernel to the final sparsity, whatever step the training ended at.
+
+        Where that is before the schedule's end, :meth:`go_on` can take it back.
+        """
+        if step is not None and step < self.end:
+            self._early = [(_copy(m.mask), _copy(m.kernel.value)) for m in self.kernels]
         self._set(max(self.end, self.begin + 1))
+
+    def go_on(self) -> None:
+        """Take back what a finish before the schedule's end set to zero: the training goes on."""
+        from zoo.backend import tf
+
+        early, self._early = self._early, None
+        for masked, (mask, weights) in zip(self.kernels, early or [], strict=False):
+            back = tf.logical_and(tf.equal(masked.mask, 0), tf.equal(mask, 1))
+            masked.mask.assign(mask)
+            masked.kernel.assign(tf.where(back, weights, masked.kernel.value))
 
     def _set(self, step: int) -> None:
         self._step.assign(step)
@@ -222,7 +243,8 @@ class Pruner(Masks):
     def callback(self) -> Any:
         """A Keras callback that renews the masks after batches and finishes at the end.
 
-        It counts steps by the optimizer, so it works with any ``steps_per_execution``.
+        It counts the optimizer's updates since the first training began, so it works with any
+        ``steps_per_execution`` and over several calls of ``fit``.
         """
         from zoo.backend import keras
 
@@ -232,20 +254,33 @@ class Pruner(Masks):
             held = pruner.variables
 
             def on_train_begin(self, logs: Any = None) -> None:
-                if self.steps == 0:  # a training that is taken up brings its masks
+                if int(pruner._first.numpy()) < 0:  # a training that is taken up brings its masks
+                    pruner._first.assign(self.updates)
                     pruner.renew(0)
+                pruner.go_on()
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 pruner.renew(self.steps)
 
             def on_train_end(self, logs: Any = None) -> None:
-                pruner.finish()
+                pruner.finish(self.steps)
+
+            @property
+            def updates(self) -> int:
+                return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
             @property
             def steps(self) -> int:
-                return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+                return self.updates - int(pruner._first.numpy())
 
         return Renew()
+
+
+def _copy(values: Any) -> Any:
+    """A tensor with what a variable holds now."""
+    from zoo.backend import tf
+
+    return tf.identity(tf.convert_to_tensor(values))
 
 
 def _larger_than(block: tuple[int, int], chosen: Sequence[Kernel]) -> list[Kernel]:

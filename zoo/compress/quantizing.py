@@ -13,11 +13,13 @@ folded layer are the folded rounded weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zoo.compress.mot import mot
 from zoo.kernels import Kernel, all_kernels, flat_layers
 from zoo.overrides import Attached, override, reading, restore
+from zoo.signature import count_of, rows_of
 
 #: Layers whose outputs are tensors that LiteRT stores in 8 bits. Others hand on what they got
 #: (flattening, maxima, dropout) or live inside a loop (recurrent cells).
@@ -31,6 +33,7 @@ OUTPUTS = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspos
 #: Layers that LiteRT computes within the one before: that one's own output never exists there.
 FUSED = ("BatchNormalization", "ReLU")
 FUSED_ACTIVATIONS = ("relu", "relu6")
+CHUNK = 32  # samples that a calibration looks at together
 
 
 class Range:
@@ -78,6 +81,9 @@ class FakeQuantizer(Attached):
         self.places: list[Place] = []
         self._overridden: list[Any] = []
         self._observed: dict[int, tuple[float, float]] | None = None
+        self._training: Any = (
+            None  # of the pass that the model as a whole is in, where that is told
+        )
         if not self.kernels:
             raise ValueError("the model has no kernel that can be quantised")
         for kernel in self.kernels:
@@ -95,6 +101,14 @@ class FakeQuantizer(Attached):
                 entering = self._place(calls, 1 if together else taken) if inward else None
                 leaving = self._place(calls, given) if outward else None
                 self._override(layer, {"call": self._call(type(layer).call, entering, leaving)})
+        if not _nodes(model):
+            self._override(
+                model,
+                {
+                    "call": self._during(type(model).call),
+                    "train_step": self._during(type(model).train_step, True),
+                },
+            )
         if samples is not None:
             try:
                 self._calibrate(samples)
@@ -125,7 +139,9 @@ class FakeQuantizer(Attached):
         quantizer = self
 
         def rounded_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            training = self._get_call_context().get_value("training")
+            training = quantizer._training
+            if training is None:
+                training = self._get_call_context().get_value("training")
             if entering is not None:
                 masks = {name: value for name, value in kwargs.items() if "mask" in name}
                 others = {name: value for name, value in kwargs.items() if name not in masks}
@@ -137,6 +153,28 @@ class FakeQuantizer(Attached):
             return quantizer._round(outputs, leaving.next(), training)
 
         return rounded_call
+
+    def _during(self, method: Any, training: bool | None = None) -> Any:
+        """The ``method`` of a model without a graph, during which it is known if this is training.
+
+        Keras tells it to a ``call`` that has an argument for it, and what one layer is told by its
+        caller (``training=False``, of a frozen base) to all layers after it.
+        """
+        quantizer = self
+
+        def known(self: Any, *args: Any, **kwargs: Any) -> Any:
+            before = quantizer._training
+            if before is None:
+                told = (
+                    self._get_call_context().get_value("training") if training is None else training
+                )
+                quantizer._training = told
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                quantizer._training = before
+
+        return known
 
     def _round(self, structure: Any, ranges: list[Range], training: Any) -> Any:
         """The float tensors of a structure, rounded: each in its range, or all of them in one."""
@@ -177,8 +215,16 @@ class FakeQuantizer(Attached):
     def _calibrate(self, samples: Any) -> None:
         """Start the activations' ranges at those of ``samples``, unrounded."""
         self._observed = {}
+        count = count_of(samples)
+        if not count:
+            raise ValueError(
+                "expected samples to start the activations' ranges from, received none"
+            )
         try:
-            self.model(samples, training=False)
+            for start in range(0, count, CHUNK):  # a graph keeps all its tensors to the end
+                for place in self.places:
+                    place.called = 0
+                self.model(rows_of(samples, start, start + CHUNK), training=False)
             for found in self.ranges:
                 found.assign(*self._observed.get(id(found), (-6.0, 6.0)))
             for place in self.places:  # as often as the layer was called, not as its graph says
@@ -188,9 +234,13 @@ class FakeQuantizer(Attached):
             self._observed = None
 
     def _release(self) -> None:
-        """Give the layers their own calls back, and snap the kernels to their grid."""
+        """Give the layers their own calls back, and snap the kernels to their grid.
+
+        Not those whose weights something else still changes on their way into the layer: rounded
+        here, some would then be nearest to another centroid than the one they were trained at.
+        """
         self._give_back()
-        snap(self.model)
+        _snap([k for k in self.kernels if getattr(k.layer, k.attribute) is k.variable])
 
     def _give_back(self) -> None:
         for layer in reversed(self._overridden):
@@ -231,8 +281,25 @@ def quantize_aware(model: Any, samples: Any = None, *, decay: float = 0.999) -> 
 
 def snap(model: Any) -> None:
     """Round every kernel of a model to the int8 grid of each output channel."""
-    for kernel in all_kernels(model):
+    _snap(all_kernels(model))
+
+
+def _snap(chosen: Sequence[Kernel]) -> None:
+    for kernel in chosen:
         kernel.variable.assign(_rounded(kernel)(kernel.variable.value))
+
+
+class _Passing:
+    """Where TF-MOT keeps the end of a kernel's range, which is found anew in each step.
+
+    A variable could not be written to in each turn of a recurrent layer's loop on several replicas.
+    """
+
+    @staticmethod
+    def assign(value: Any, name: str | None = None) -> Any:
+        from zoo.backend import tf
+
+        return tf.stop_gradient(value, name=name)
 
 
 def _rounded(kernel: Kernel) -> Any:
@@ -240,23 +307,13 @@ def _rounded(kernel: Kernel) -> Any:
     from zoo.backend import tf
 
     quant_ops = mot("quantization.keras.quant_ops")
-    channels = int(kernel.matrix(kernel.variable.value).shape[-1])
-    low, high = (
-        tf.Variable(
-            tf.zeros(channels),
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-        for _ in range(2)
-    )
 
     def rounded(weights: Any) -> Any:
         weights = tf.convert_to_tensor(weights)
-        # With is_training=False the range would be the one of the step before.
         matrix = quant_ops.LastValueQuantize(
             tf.cast(kernel.matrix(weights), tf.float32),
-            low,
-            high,
+            _Passing,
+            _Passing,
             per_channel=True,
             is_training=True,
             num_bits=8,

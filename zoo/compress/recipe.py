@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from zoo.compress.steps import STEPS, Work
 from zoo.errors import ZooError, unknown
 from zoo.progress import Progress
 from zoo.run import BASE, Run, Variant, check_name, exists_already, workshop
-from zoo.spec import Step
+from zoo.spec import ModelSpec, Step
 from zoo.train.session import Session
 from zoo.variants import ship
 
@@ -99,20 +100,38 @@ def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Pa
             received=parent,
             hint=f"zoo compress {run.path} '{recipe}' --variant base",
         )
-    steps = parse(recipe)
-    parse(
-        "+".join([*_made(origin), *(parsed.text for parsed in steps)])
-    )  # the whole chain, in order
+    made = _made(origin)
+    steps = chain(origin, recipe)[len(made) :]
     session = session.of(origin)
+    current: Variant | None = origin
+    applies(steps, session.spec)
     for parsed in steps:
-        reason = session.spec.skips.get(parsed.step.name)
+        options = dict(parsed.options)
+        if parsed.step.check is not None:
+            parsed.step.check(session, options)
+        session = session.as_model(options["model"]) if "model" in options else session
+        made.append(parsed.text)
+        current = None if current is None else _there(run, current, slug(made))
+    return steps
+
+
+def applies(steps: Sequence[Parsed], spec: ModelSpec) -> None:
+    """Raise :class:`ZooError` where a model's spec says that a step does not apply to it."""
+    from zoo.registry import models
+
+    for parsed in steps:
+        reason = spec.skips.get(parsed.step.name)
         if reason:
             raise ZooError(
-                f"{parsed.step.name!r} does not apply to {session.spec.name!r}.", received=reason
+                f"{parsed.step.name!r} does not apply to {spec.name!r}.", received=reason
             )
         student = dict(parsed.options).get("model")
-        session = session.as_model(student) if student else session
-    return steps
+        spec = models().get(student) if student else spec
+
+
+def chain(origin: Variant, recipe: str) -> list[Parsed]:
+    """All steps of what a recipe makes of a variant, those that it was made by before."""
+    return parse("+".join([*_made(origin), *(parsed.text for parsed in parse(recipe))]))
 
 
 def compress(
@@ -133,6 +152,25 @@ def _made(variant: Variant) -> list[str]:
     return [part for part in variant.document()["recipe"].split("+") if part]
 
 
+def _there(run: Run, parent: Variant, name: str) -> Variant | None:
+    """The variant of a name, if it is made. Raises :class:`ZooError` for what is in its way."""
+    if name not in run.variants():
+        if (run.path / name).exists():
+            raise exists_already(run.path / name)
+        return None
+    found = run.variant(name)
+    document = found.document()
+    if document["parent"]["sha256"] != parent.sha256:
+        raise ZooError(
+            f"Variant {name!r} was made from another {parent.name!r} than there is now.",
+            expected=f"a variant made from {parent.sha256[:16]}...",
+            received=f"one made from {document['parent']['sha256'][:16]}...",
+            hint=f"Remove the folder {found.path} and make it again.",
+            kind="stale_variant",
+        )
+    return found
+
+
 def _one(
     session: Session,
     run: Run,
@@ -144,21 +182,10 @@ def _one(
 ) -> Variant:
     from zoo.export import to_litert
 
-    if name in run.variants():
-        found = run.variant(name)
-        document = found.document()
-        if document["parent"]["sha256"] == parent.sha256:
-            progress.say(f"{name}: there already")
-            return found
-        raise ZooError(
-            f"Variant {name!r} was made from another {parent.name!r} than there is now.",
-            expected=f"a variant made from {parent.sha256[:16]}...",
-            received=f"one made from {document['parent']['sha256'][:16]}...",
-            hint=f"Remove the folder {found.path} and make it again.",
-            kind="stale_variant",
-        )
-    if (run.path / name).exists():
-        raise exists_already(run.path / name)  # before the work and not after it
+    found = _there(run, parent, name)
+    if found is not None:
+        progress.say(f"{name}: there already")
+        return found
     progress.say(f"{name}: {parsed.step.help}")
     began = time.perf_counter()
     retrained = parsed.step.kind == "retrain"

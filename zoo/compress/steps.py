@@ -191,7 +191,9 @@ def _distill(work: Work, options: dict[str, Any]) -> None:
     teacher = work.model
     work.session = work.session.as_model(options["model"])
     work.model = work.session.build()
-    both = distill(work.model, teacher, classes=get_task(work.session.data.task).classes)
+    task = get_task(work.session.data.task)
+    classes = task.classes or task.loss == "SparseCategoricalCrossentropy"  # a token is one too
+    both = distill(work.model, teacher, classes=classes)
     _fit(work, both, work.session.options)
 
 
@@ -201,6 +203,12 @@ def _convert(format: str) -> Callable[[Work, dict[str, Any]], bytes]:
         return to_litert(work.model, format, samples)
 
     return run
+
+
+def _check_keras(session: Session, options: dict[str, Any]) -> None:
+    from zoo import keras_modes
+
+    keras_modes.covered(session.build(filled=True), options["mode"])
 
 
 def _keras(work: Work, options: dict[str, Any]) -> bytes:
@@ -245,6 +253,6 @@ STEPS: dict[str, Step] = {
              "rows", _no_argument, _convert("int16x8"), FORMATS["int16x8"].source, ("int16x8",)),
         Step("keras", "transform", "|".join(MODES), "Keras' own packed weights, which run in Keras "
              "alone", _mode, _keras, "; ".join(row.source for row in MODES.values()),
-             artifact="packed.npz"),  # no grid: its latencies are another runtime's
+             artifact="packed.npz", check=_check_keras),  # no grid: its latencies are another runtime's
     )
 }  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import secrets
+import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,23 @@ class Session:
     engine: Engine = Engine()
     distilled: bool = False  # its model is not the run's own
     init: Run | None = None  # whose weights it starts from
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what was asked for, of all
+
+    def command(self, settings: Mapping[str, Any]) -> str:
+        """The ``zoo train`` command that trains so, with some settings."""
+        words = ["zoo", "train", self.spec.name]
+        words += ["--data", self.request.data] if self.request.data != self.spec.data else []
+        words += _flags(self.request.document())
+        words += ["--seed", str(self.seed)] if self.seed else []
+        words += ["--deterministic"] if self.deterministic else []
+        words += ["--init-from", self.init.name] if self.init is not None else []
+        for name, plain in (("precision", "auto"), ("strategy", "auto"), ("execution", "auto")):
+            asked = getattr(self.engine, name)
+            words += [f"--{name}", asked] if asked != plain else []
+        for key, value in settings.items():
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            words += ["--set", f"{key}={text}"]
+        return shlex.join(words)
 
     def as_model(self, name: str, config: Mapping[str, Any] | None = None) -> Session:
         """The same data with another model of the zoo, as distillation trains it.
@@ -411,8 +429,9 @@ def prepare(
     from_plan = {key: plan[key] for key in FROM_DATA if key in plan}
     config |= {k: tuple(v) if isinstance(v, list) else v for k, v in from_plan.items()}
     return Session(
-        spec, request, data, plan, config, options, seed, deterministic, engine, init=init
-    )
+        spec, request, data, plan, config, options, seed, deterministic, engine, init=init,
+        settings=dict(settings),
+    )  # fmt: skip
 
 
 def _of_preset(spec: ModelSpec, preset: str, offline: bool) -> dict[str, dict[str, Any]]:
@@ -507,12 +526,29 @@ def run_document(
         seed=session.seed,
         engine=asdict(replace(session.engine, precision=precision)),
         init=None if init is None else dict(init),
+        command=session.command(session.settings),
         versions=versions(),
         device=device(),
         git=git_revision(),
         status="training",
         created=now(),
     ).model_dump(mode="json")
+
+
+def _flags(request: Mapping[str, Any]) -> Iterator[str]:
+    """Options of the command line for a request's fields that are not their default."""
+    plain = Request(data=request["data"]).document()
+    for name, value in request.items():
+        if name in ("data", "size") or value == plain[name]:  # the size is a setting
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            yield flag
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                yield from (flag, f'"{item}"' if "," in item else item)
+        else:
+            yield from (flag, str(value))
 
 
 def git_revision() -> str | None:

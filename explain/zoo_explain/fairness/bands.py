@@ -166,14 +166,13 @@ def differences(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
     between = value[:, None] - value[None, :]
     lower = between - np.sqrt(down[:, None] + up[None, :])
     upper = between + np.sqrt(up[:, None] + down[None, :])
-    return between, *_apart(lower, upper)
+    return between, _apart(lower), _apart(upper)
 
 
-def _apart(*bands: Array) -> tuple[Array, ...]:
-    """Square arrays with NaN on their diagonals."""
-    for band in bands:
-        np.fill_diagonal(band, np.nan)
-    return bands
+def _apart(band: Array) -> Array:
+    """A square array with NaN on its diagonal."""
+    np.fill_diagonal(band, np.nan)
+    return band
 
 
 def ratios(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
@@ -195,7 +194,7 @@ def ratios(estimate: Estimate, c: float) -> tuple[Array, Array, Array]:
         lower = np.where(x > 0, x / (product + spread), 0.0)
         _, y, spread = root(high, low)
         upper = np.where(y > 0, (product + spread) / y, np.inf)
-        return np.where(bottom > 0, top / bottom, np.nan), *_apart(lower, upper)
+        return np.where(bottom > 0, top / bottom, np.nan), _apart(lower), _apart(upper)
 
 
 def largest_difference(

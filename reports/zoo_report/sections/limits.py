@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from typing import Any
 
 from zoo_report.findings import grouped
 from zoo_report.sections.base import DOCUMENTS, Section
-from zoo_report.text import capital, known
+from zoo_report.text import capital
 
 
 class Limits(Section):
@@ -60,38 +58,14 @@ class Limits(Section):
 
     def commands(self) -> list[str]:
         """The commands that make this run again, as far as the documents tell."""
-        data, run = self.run["data"], self.run["run"]
-        request = data.get("request")
-        asked = request if isinstance(request, dict) else {"data": request or data.get("name")}
-        train = ["zoo train", str(self.run["spec"]["name"])]
-        for option in ("data", "target", "task", "positive", "split"):
-            if asked.get(option):
-                train.append(f"--{option} {_quoted(asked[option])}")
-        if asked.get("sensitive"):
-            train.append(f"--sensitive {_quoted(_comma_separated(asked['sensitive']))}")
-        if asked.get("include_sensitive"):
-            train.append("--include-sensitive")
-        if asked.get("rare_groups") == "merge":
-            train.append("--rare-groups merge")
-        if asked.get("split_seed"):
-            train.append(f"--split-seed {asked['split_seed']}")
-        for option in ("epochs", "batch_size"):
-            if known(self.run["options"].get(option)):
-                train.append(f"--{option.replace('_', '-')} {self.run['options'][option]}")
-        train.append(f"--seed {self.run['seed']} --name {run}")
+        run = self.run["run"]
+        train = [f"{self.run['command']} --name {run}"] if self.run.get("command") else []
         recipes = [
             str(document["recipe"])
             for name in [*self.names, *self.found.lost]
             if name != "base" and (document := self.found.document(name)).get("recipe")
         ]
-        return [" ".join(train), " ".join(["zoo audit", run, *map(_quoted, recipes)])]
-
-
-def _comma_separated(names: Any) -> str:
-    """Names as the command line takes them: one with a comma or a quote in it is quoted as CSV."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(map(str, names))
-    return line.getvalue()
+        return [*train, " ".join(["zoo audit", run, *map(_quoted, recipes)])]
 
 
 def _quoted(value: Any) -> str:
