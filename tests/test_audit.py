@@ -257,3 +257,84 @@ def test_siblings_give_a_noise_floor(zoo, trained, tmp_path):
     again.update(result=document["result"])
     assert _noise_floor(Run(first)) == floor
     assert _noise_floor(again)["metrics"]["accuracy"]["mean"] < floor["metrics"]["accuracy"]["mean"]
+
+
+def test_a_variant_whose_file_changed_is_a_row_among_several(zoo, run_mlp):
+    """The others are measured and explained; asked for alone it is an error."""
+    assert zoo("compress", run_mlp, "dynamic").code == 0
+    path = run_mlp / "dynamic" / "model.tflite"
+    path.write_bytes(path.read_bytes()[:-8])
+    for command, *options in (("benchmark", "--seconds", "0.1"), ("explain", "--samples", "4")):
+        code, _, error, document = zoo(command, run_mlp, "--variant", "all", *options, "--json")
+        assert code == 1
+        assert "dynamic" in error
+        errors = {row["variant"]: row["error"] for row in document["results"]}
+        assert errors["base"] is None
+        assert "is not the file" in errors["dynamic"]
+        lost = document["results"][-1]
+        if command == "benchmark":
+            assert lost["latency_ms"]["p90"] is None
+            assert {"queries", "throughput", "bytes", "metrics", "peak_memory_mb"} <= set(lost)
+        code, _, error, document = zoo(command, run_mlp, "--variant", "dynamic", *options, "--json")
+        assert code == 2
+        assert list(document) == ["error"]
+
+
+def test_an_audit_row_says_what_could_not_be_measured(run_mlp):
+    from zoo.api.auditing import _audit_row
+    from zoo.gates import judge, parse_gates
+    from zoo.run import Run
+
+    died = {"variant": "base", "scenario": "Offline", "throughput": None,
+            "error": "the measuring process died of SIGKILL"}  # fmt: skip
+    fine = {"variant": "base", "scenario": "SingleStream", "latency_ms": {"p90": 1.0},
+            "load_ms": 1.0, "peak_memory_mb": 1.0, "error": None}  # fmt: skip
+    row = _audit_row(Run(run_mlp).variant("base"), [fine, died], None)
+    assert (row["error"], row["latency_ms"]) == (died["error"], {"p90": 1.0})
+    (gate,) = judge(parse_gates(["p90_ms<=5"]), [{**row, "variant": "other"}], [], [])
+    assert (gate["passed"], gate["reason"]) == (False, died["error"])
+
+
+def test_an_audit_keeps_explanations_of_more_rows(zoo, run_mlp):
+    from zoo.run import Run
+
+    assert zoo("compress", run_mlp, "dynamic").code == 0
+    assert zoo("explain", run_mlp, "--variant", "dynamic", "--samples", "60").code == 0
+    before = Run(run_mlp).variant("dynamic").results("explain.json")
+    arrays = (run_mlp / "dynamic" / "explain.npz").read_bytes()
+    code, _, error, document = zoo("audit", run_mlp, "dynamic", "--seconds", "0.1", "--json")
+    assert code == 0, error
+    assert document["drift"][0]["n"] < 60
+    assert Run(run_mlp).variant("dynamic").results("explain.json") == before
+    assert (run_mlp / "dynamic" / "explain.npz").read_bytes() == arrays
+    assert zoo("explain", run_mlp, "--variant", "dynamic", "--samples", "10").code == 0
+    (after,) = Run(run_mlp).variant("dynamic").results("explain.json")
+    assert after["samples"] == 10  # who asks for fewer gets them
+
+
+def test_a_private_sweep_keeps_pictures_out_of_the_report(zoo, run_cnn):
+    assert zoo("explain", run_cnn, "--samples", "4").code == 0
+    words = ("compress", run_cnn, "--sweep", "dynamic", "--seconds", "0.1")
+    pages = []
+    for flags in ((), ("--no-exemplars",)):
+        assert zoo(*words, *flags).code == 0
+        pages.append((run_cnn / "report.html").read_text())
+    assert pages[0].count("data:image/png") > 1
+    assert pages[1].count("data:image/png") == 1  # the mean importance of each patch
+    code, _, error, _ = zoo("compress", run_cnn, "dynamic", "--no-exemplars")
+    assert code == 2
+    assert "it goes with --sweep" in error
+
+
+def test_a_distilled_variants_speed_is_compared(zoo, run_cnn):
+    """Its input has another name than base's."""
+    from zoo.api.benchmarking import compare_speed
+    from zoo.progress import QUIET
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    assert zoo("compress", run_cnn, "distill:mlp").code == 0
+    run = Run(run_cnn)
+    speed = compare_speed(reopen(run), run.select("all"), 0.05, QUIET)
+    assert speed["distill-mlp"]["error"] is None
+    assert speed["distill-mlp"]["ratio"] > 0

@@ -382,6 +382,17 @@ def test_what_cannot_be_measured_is_a_row_with_its_error(artefacts, case, tmp_pa
         BenchmarkResult.model_validate({**row, "run": None, "model": "m", "variant": "base"})
 
 
+def test_samples_of_the_only_input_need_no_name(artefacts, tmp_path):
+    x = vectors()["x"]
+    for samples in (x, {"x": x}):
+        (row,) = measure(artefacts["dense"], samples, scenarios=("SingleStream",), seconds=0.1,
+                         log_dir=tmp_path)  # fmt: skip
+        assert row["error"] is None
+        assert row["queries"] > 0
+    (row,) = measure(artefacts["two"], x, scenarios=("Offline",), seconds=0.1, log_dir=tmp_path)
+    assert "inputs are ['first', 'second'], the samples' ['(the only input)']" in row["error"]
+
+
 def test_a_missing_file_is_a_row_with_its_error(tmp_path):
     rows = measure(tmp_path / "none.tflite", vectors(), seconds=0.1, log_dir=tmp_path)
     assert {row["error"] for row in rows} == {"there is no file none.tflite"}

@@ -1010,3 +1010,51 @@ def test_changes_of_every_metric_in_groups_are_counted():
     assert whole == "+0.0006 [-0.0094, +0.0106]"
     assert groups == "2 of 3: true_positive_rate race=White -0.0120"
     assert _changes(deltas, "float16", "accuracy") == ("-", "-")
+
+
+@pytest.mark.parametrize("name", ["TF_USE_LEGACY_KERAS", "KERAS_BACKEND"])
+def test_doctor_names_a_setting_that_keras_3_can_not_live_with(name):
+    call = "import sys; from zoo.cli import main; main(sys.argv[1:])"
+    for words, code in (["doctor"], FAILURE), (["train", "mlp", "--dry-run"], USAGE):
+        done = subprocess.run(
+            [sys.executable, "-c", call, *words, "--json"], capture_output=True, text=True,
+            env={**os.environ, name: "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert f"{name}=1" in done.stdout
+        assert f"unset {name}" in done.stdout
+    assert json.loads(done.stdout)["error"]["kind"] == "wrong_environment"
+
+
+def test_a_run_holds_the_command_that_trains_it(trained):
+    import shlex
+
+    document = json.loads((trained("mlp") / "run.json").read_text())
+    words = shlex.split(document["command"])
+    assert words[:4] == ["zoo", "train", "mlp", "--data"]
+    settings = {words[k + 1] for k, word in enumerate(words) if word == "--set"}
+    assert settings == {"hidden=32,32", "epochs=2", "batch_size=64"}
+    assert words[words.index("--sensitive") + 1] == "sex"
+
+
+def test_targets_are_judged_where_they_are_claimed(trained):
+    """By the data that were asked for and by the task: a file may be called like a data set."""
+    from dataclasses import replace
+
+    from zoo.api.training import _target
+    from zoo.data.core import Request
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    session = reopen(Run(trained("mlp")))
+    named = replace(session, data=replace(session.data, name="adult"))
+    metrics = {"roc_auc": 0.99}
+    assert _target(named, metrics)["reason"] == (
+        "the target is a claim about the data set adult, not about a file adult"
+    )
+    asked = replace(named, request=Request(data="adult"))
+    assert _target(asked, metrics)["hit"]
+    other = replace(asked, data=replace(asked.data, task="regression"))
+    found = _target(other, metrics)
+    assert (found["hit"], found["reached"]) == (False, None)
+    assert found["reason"] == "the target is a claim about binary, not regression"

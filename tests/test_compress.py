@@ -199,11 +199,18 @@ def test_a_variant_of_another_parent_is_not_reused(zoo, run_mlp):
 
 
 @pytest.mark.parametrize("words", [("compress",), ("compress", "--sweep"), ("audit",)])
-def test_what_does_not_fit_is_refused_before_any_work(zoo, run_mlp, words):
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [("distill:cnn+int8", "cnn"), ("keras:gptq", "does not apply"), ("float16", "half-made")],
+)
+def test_what_does_not_fit_is_refused_before_any_work(zoo, run_mlp, words, recipe, said):
+    if said == "half-made":
+        (run_mlp / "float16").mkdir()
+        said = "exists already"
     command, *flags = words
-    code, _, error, _ = zoo(command, run_mlp, *flags, "prune:0.55", "distill:cnn+int8")
+    code, _, error, _ = zoo(command, run_mlp, *flags, "prune:0.55", recipe)
     assert code == 2
-    assert "cnn" in error
+    assert said in error
     assert not (run_mlp / "prune-0.55").exists()
 
 
@@ -288,3 +295,14 @@ def test_distilled_variant_is_another_model(zoo, run_cnn):
     code, _, error, _ = zoo("compress", str(run_cnn), "distill:cnn", "--variant", "distill-mlp")
     assert code == 0, error
     assert (run_cnn / "distill-mlp_distill-cnn" / "model.tflite").exists()
+
+
+def test_a_row_that_failed_has_the_name_that_it_would_have_had(zoo, run_mlp):
+    from zoo.api.compressing import _failed_row
+    from zoo.run import Run
+
+    assert zoo("compress", run_mlp, "prune:0.6").code == 0
+    row = _failed_row(Run(run_mlp), "prune-0.6", " qat + int8", "gave up")
+    expected = ("prune-0.6_qat_int8", "prune:0.6+qat+int8", "transform", "gave up")
+    assert tuple(row[name] for name in ("variant", "recipe", "kind", "error")) == expected
+    assert _failed_row(Run(run_mlp), "base", "qat", "gave up")["kind"] == "retrain"

@@ -167,7 +167,8 @@ def test_undefined_is_nan_without_a_warning(name, y, p):
     s = np.full((len(y), 2), 0.5)
     assert np.isnan(evaluate(name, y, p, s))
     found = intervals([name], y, p, s, resamples=50)[name]
-    assert found == {"value": None, "ci_low": None, "ci_high": None, "interval": None}
+    expected = dict.fromkeys(("value", "ci_low", "ci_high", "interval"))
+    assert found == {**expected, "reason": "undefined on these rows"}
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))

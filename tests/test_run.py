@@ -194,6 +194,9 @@ def test_one_training_at_a_time_until_its_process_is_gone(tmp_path):
     assert run.status == "interrupted"
     with run.training():
         assert run.status == "training"
+    (run.path / runs.TRAINING).unlink()
+    (run.path / runs.TRAINING).mkdir()  # a lock that can't be opened, as in a folder to read only
+    assert run.status == "training"
     run.update(status="done")
     assert run.status == "done"
 

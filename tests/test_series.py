@@ -292,7 +292,7 @@ def test_a_forecaster_is_trained_beside_the_seasonal_naive(run):
     assert run["baseline"]["name"] == "seasonal naive with drift (m = 52)"
     assert set(run["metrics"]) == {"mase", "mae", "rmse", "smape"}
     assert run["metrics"]["mase"] < 1 > run["baseline"]["metrics"]["mase"]
-    assert run["target"]["reason"].startswith("the target is a claim about co2")
+    assert run["target"]["reason"].startswith("the target is a claim about the data set co2")
 
 
 def test_the_baseline_of_a_run_is_the_formula(run):

@@ -16,10 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from zoo.environment import cpu_model
+from zoo.errors import ZooError
 from zoo.quiet import quiet
 
 if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    raise ImportError("Glasszoo needs KERAS_BACKEND=tensorflow: TF-MOT and LiteRT build on it.")
+    raise ZooError(
+        "Glasszoo needs the TensorFlow backend of Keras: TF-MOT and LiteRT build on it.",
+        expected="KERAS_BACKEND=tensorflow, or none",
+        received=f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}",
+        hint="unset KERAS_BACKEND",
+        kind="wrong_environment",
+    )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
@@ -33,7 +40,13 @@ tf.get_logger().setLevel("ERROR")
 # ``tf.keras`` is decided at its first use, and TF-MOT, once imported, would make that tf_keras. SHAP
 # looks at it, so it is decided here.
 if tf.keras.Model is not keras.Model:
-    raise ImportError("Glasszoo needs tf.keras to be Keras 3: unset TF_USE_LEGACY_KERAS.")
+    raise ZooError(
+        "Glasszoo needs tf.keras to be Keras 3.",
+        expected="no TF_USE_LEGACY_KERAS",
+        received=f"TF_USE_LEGACY_KERAS={os.environ.get('TF_USE_LEGACY_KERAS')}",
+        hint="unset TF_USE_LEGACY_KERAS",
+        kind="wrong_environment",
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -148,9 +148,10 @@ def doctor() -> dict[str, Any]:
         from zoo.environment import versions
 
         packages, found = versions(), device()
-    except ImportError as error:
+    except (ImportError, ZooError) as error:
         packages, found = {}, {}
-        problems.append(f"TensorFlow or Keras can't be imported: {error}")
+        why = " ".join(str(error).split())
+        problems.append(f"TensorFlow or Keras can't be imported: {why}")
     for module, package in (
         ("mlperf_loadgen", "mlcommons-loadgen"),
         ("ai_edge_litert", "ai-edge-litert"),

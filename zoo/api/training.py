@@ -300,7 +300,11 @@ def _target(session: Session, metrics: Mapping[str, float | None]) -> dict[str, 
         return {"metric": None, "value": None, "reached": None, "hit": False, "reason": reason}
     spec, reason = session.spec, ""
     if session.request.data != spec.data:
-        reason = f"the target is a claim about {spec.data}, not {session.data.name}"
+        own = session.request.data != session.data.name
+        reason = (
+            f"the target is a claim about the data set {spec.data}, not about "
+            f"{'a file ' if own else ''}{session.data.name}"
+        )
     elif session.data.task != spec.task:
         reason = f"the target is a claim about {spec.task}, not {session.data.task}"
     reached = metrics.get(target.metric) if not reason else None
