@@ -21,7 +21,8 @@ import numpy as np
 
 from paired import t_interval
 from runs import command
-from zoo.data.core import Request, load_table
+from zoo.data.core import load_table
+from zoo.data.table import Request
 from zoo.environment import measured
 from zoo.run import write_atomic
 

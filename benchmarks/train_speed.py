@@ -45,7 +45,7 @@ class Sides:
     """One model twice, each side with a function that trains so many steps."""
 
     def __init__(self, name: str, augment: bool, execution: str) -> None:
-        from zoo.data.core import Request
+        from zoo.data.table import Request
         from zoo.registry import models
         from zoo.train.session import prepare
 

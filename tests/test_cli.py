@@ -1042,7 +1042,7 @@ def test_targets_are_judged_where_they_are_claimed(trained):
     from dataclasses import replace
 
     from zoo.api.training import _target
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.run import Run
     from zoo.train.session import reopen
 

@@ -26,9 +26,12 @@ import pytest
 from data_builders import AGE, CITY, COLOUR, SEX
 
 from zoo.data import large, preprocess, shards, shipped
-from zoo.data.core import MAX_CLASSES, MAX_GROUPS, Data, Request, open_data
+from zoo.data.core import open_data
+from zoo.data.groups import MAX_GROUPS
 from zoo.data.images import COMMON_SIZE
+from zoo.data.labels import MAX_CLASSES
 from zoo.data.own import read_frame, read_inputs
+from zoo.data.table import Data, Request
 from zoo.errors import ZooError
 from zoo.registry import datasets
 from zoo.run import sha256_file

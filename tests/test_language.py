@@ -136,7 +136,7 @@ def test_trigrams_are_probabilities_and_know_what_they_saw():
 def gpt(tmp_path_factory):
     """A tiny GPT on a text of one's own, in which each word follows from the one before."""
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
     root = tmp_path_factory.mktemp("gpt")
     path = root / "own.txt"
@@ -333,7 +333,8 @@ def test_drift_of_a_long_text_plays_with_stretches_and_says_so(gpt):
 def test_tables_of_texts_train_language_models(tmp_path):
     import pandas as pd
 
-    from zoo.data.core import Request, open_data
+    from zoo.data.core import open_data
+    from zoo.data.table import Request
 
     rows = [f"some words of row number {k}" for k in range(40)]
     frame = pd.DataFrame({"id": range(40), "said": rows, "who": ["a", "b"] * 20})
@@ -350,7 +351,8 @@ def test_tables_of_texts_train_language_models(tmp_path):
 
 
 def test_plain_text_has_no_labels(tmp_path):
-    from zoo.data.core import Request, open_data
+    from zoo.data.core import open_data
+    from zoo.data.table import Request
 
     path = tmp_path / "book.txt"
     path.write_text("word " * 2000)
@@ -413,7 +415,7 @@ def reviews(path, rows=160, seed=0):
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
     root = tmp_path_factory.mktemp("bert")
     request = Request(data=str(reviews(root / "reviews.csv")), sensitive=("source",))
@@ -517,7 +519,7 @@ def test_own_texts_are_filled_in_and_judged(pretrained, zoo, tmp_path):
 
 def test_fine_tuning_starts_from_the_pretrained_layers_and_words(pretrained):
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.run import Run
 
     run = Path(pretrained["run"])
@@ -584,7 +586,7 @@ def preset_folder(path, words):
 
 def test_a_preset_brings_its_sizes_words_and_weights(tmp_path):
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.run import Run
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "plot", "wonderful", "dreadful"]
@@ -693,7 +695,7 @@ def test_guessing_all_at_once_is_one_token_after_the_other():
 @pytest.fixture(scope="module")
 def restorer(tmp_path_factory):
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
     root = tmp_path_factory.mktemp("pairs")
     path = root / "rhymes.txt"

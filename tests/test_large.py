@@ -15,8 +15,9 @@ import pytest
 from test_text import reviews
 
 from zoo.data import images, large, preprocess, shards
-from zoo.data.core import Request, open_data
+from zoo.data.core import open_data
 from zoo.data.shards import Stored, StoredTable
+from zoo.data.table import Request
 from zoo.errors import ZooError
 
 
@@ -287,7 +288,8 @@ def test_a_damaged_conversion_is_made_again(tmp_path, all_large, cache, harm):
 KILLED = """
 import os, sys
 from zoo.data import large, shards
-from zoo.data.core import Request, open_data
+from zoo.data.core import open_data
+from zoo.data.table import Request
 shards.LARGE, large.CHUNK = 0, 100
 write = large._codes
 def count(cells, known, left=[3]):
@@ -321,7 +323,8 @@ def test_two_processes_convert_once(tmp_path, cache):
     code = """
 import sys
 from zoo.data import large, shards
-from zoo.data.core import Request, open_data
+from zoo.data.core import open_data
+from zoo.data.table import Request
 shards.LARGE, large.CHUNK = 0, 200
 convert, made = large._convert, []
 large._convert = lambda *a: (made.append(1), convert(*a))[1]

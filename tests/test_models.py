@@ -172,7 +172,7 @@ def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
     from conftest import bars
 
     from zoo.backend import keras
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.errors import ZooError
     from zoo.train.session import prepare
 
@@ -203,7 +203,7 @@ def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
 
 
 def test_offline_refuses_published_weights_before_reading_data():
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.errors import ZooError
     from zoo.train.session import prepare
 

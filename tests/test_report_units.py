@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import api
-from zoo.data.core import Request
+from zoo.data.table import Request
 from zoo.progress import Progress
 from zoo.run import find_run
 from zoo_report import read_bundle

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from zoo.data import series
-from zoo.data.core import PARTS, Request, open_data
+from zoo.data.core import open_data
+from zoo.data.table import PARTS, Request
 from zoo.errors import ZooError
 from zoo.metrics import evaluate
 from zoo.tasks import get_task

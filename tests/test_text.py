@@ -63,7 +63,8 @@ def reviews(path, rows=240, seed=0, extra=False):
 
 
 def opened(path, **more):
-    from zoo.data.core import Request, open_data
+    from zoo.data.core import open_data
+    from zoo.data.table import Request
 
     return open_data(Request(data=str(path), target="liked", sensitive=("source",), **more))
 
@@ -196,7 +197,7 @@ def test_recurrent_kernels_are_pruned(name, count):
 def run(tmp_path_factory):
     """An lstm on reviews, trained and explained."""
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
     root = tmp_path_factory.mktemp("text")
     path = reviews(root / "reviews.jsonl")

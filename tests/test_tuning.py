@@ -148,7 +148,7 @@ def test_the_worst_group_is_the_worst_of_all_attributes():
 def study(tmp_path):
     """``study(trials, ...)`` calls the api on a few loans; two epochs a trial."""
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
     data = loans(tmp_path / "loans.csv", 300)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import bars
 
-from zoo.data.core import Request, open_data
+from zoo.data.core import open_data
+from zoo.data.table import Request
 from zoo.metrics import evaluate
 from zoo.models import vae
 from zoo.tasks import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from zoo.data import text
-from zoo.data.core import take_rows
+from zoo.data.table import take_rows
 from zoo.errors import ZooError
 from zoo.predict import compiled, open_artifact
 from zoo.tasks import PADDING, get_task, greedy

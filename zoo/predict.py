@@ -17,7 +17,7 @@ from zoo.predictions import Predictions
 from zoo.tasks import Example, get_task
 
 if TYPE_CHECKING:
-    from zoo.data.core import Data
+    from zoo.data.table import Data
 
 #: Rows of one call of a compiled Keras model.
 COMPILED_BATCH = 1024

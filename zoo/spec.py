@@ -79,7 +79,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One data set: ``load(request)`` returns a :class:`zoo.data.core.Table`.
+    """One data set: ``load(request)`` returns a :class:`zoo.data.table.Table`.
 
     ``rows``, ``bytes`` and ``sha256`` describe the shipped file, and are checked against it.
     """

@@ -33,7 +33,8 @@ Shown = tuple[str, float, str, float]
 
 def digits() -> tuple[np.ndarray, ...]:
     """Train and test pictures float32 (n, 28, 28) in 0..1 with labels int64 (n,)."""
-    from zoo.data.core import Request, open_data
+    from zoo.data.core import open_data
+    from zoo.data.table import Request
 
     data = open_data(Request(data="mnist_5k"))
     parts = []

@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.run import RUNS, list_runs
 
 if TYPE_CHECKING:
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
 
 def list_models(pattern: str | None = None) -> list[dict[str, Any]]:

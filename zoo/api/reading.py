@@ -122,9 +122,9 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     import pandas as pd
 
     from zoo.data import preprocess
-    from zoo.data.core import take_rows
     from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
+    from zoo.data.table import take_rows
     from zoo.predict import CALL_BYTES, open_artifact, unscale
     from zoo.tasks import function_of, get_task
 

@@ -14,7 +14,7 @@ from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Run, find_run
 
 if TYPE_CHECKING:
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.predictions import Predictions
     from zoo.train.distribution import Replicas
     from zoo.train.session import Session
@@ -49,7 +49,7 @@ def train(
     of :data:`zoo.train.session.PRECISIONS`. ``init_from`` is a run whose weights are taken where layers agree
     in name and shapes; ``track`` names trackers of :data:`zoo.train.trackers.TRACKERS`.
     """
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.registry import models
     from zoo.run import check_name
     from zoo.train.session import Engine, prepare, start

@@ -19,7 +19,7 @@ from zoo.progress import QUIET, Progress
 from zoo.run import RUNS
 
 if TYPE_CHECKING:
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.predictions import Predictions
     from zoo.tasks import Task
     from zoo.train.session import Session
@@ -260,7 +260,7 @@ def _session(
     execution: str = "graph",
 ) -> Session:
     from zoo.backend import set_threads
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.registry import models
     from zoo.train.session import Engine, prepare
 

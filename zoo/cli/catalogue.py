@@ -114,7 +114,7 @@ def data_info(name: str, fields: dict[str, Any]) -> None:
     """Show a data set, or what a file of your own would become."""
     progress_bar()  # for a file that is converted first
     from zoo import api
-    from zoo.data.core import Request
+    from zoo.data.table import Request
 
     document = api.data_info(Request(data=absolute(name), **fields))
     lines = []

@@ -226,7 +226,7 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def request_of(model: str, name: str | None, fields: Mapping[str, Any]) -> Any:
-    from zoo.data.core import Request
+    from zoo.data.table import Request
     from zoo.registry import models
 
     default = models().get(model).data

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from zoo.data.core import Request, Table
 from zoo.data.shipped import read_csv
+from zoo.data.table import Request, Table
 from zoo.spec import DatasetSpec
 
 #: Limits of the age bands, years: the usual ones of labour statistics.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.data.core import Request, Table
 from zoo.data.shipped import read_csv
+from zoo.data.table import Request, Table
 from zoo.spec import DatasetSpec
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.core import Request, Table, split_part
 from zoo.data.shards import ROWS, Stored, cached
+from zoo.data.splits import split_part
+from zoo.data.table import Request, Table
 from zoo.errors import ZooError
 from zoo.progress import counted
 

@@ -16,17 +16,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import large, shards, tfrecord
-from zoo.data.core import (
-    LEAST_WORDS,
-    Request,
-    Table,
-    check_unchanged,
-    is_split_column,
-    texts_of,
-)
 from zoo.data.large import Chunked, stored_table
 from zoo.data.passages import cut
 from zoo.data.preprocess import is_number_type, nested_type, text_columns
+from zoo.data.splits import is_split_column
+from zoo.data.table import LEAST_WORDS, Request, Table, check_unchanged, texts_of
 from zoo.errors import ZooError, unknown
 from zoo.run import sha256_file
 from zoo.tasks import get_task
@@ -750,7 +744,7 @@ def _lines(path: Path) -> np.ndarray:
 
 def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
     """Inputs alone, for a model with this preprocessing: a frame, uint8 images (n, h, w, c), or
-    texts: strings (n,). :func:`zoo.data.core.take_rows` takes some of them."""
+    texts: strings (n,). :func:`zoo.data.table.take_rows` takes some of them."""
     from zoo.data.images import Pictures, as_images
 
     function, kind = reader(path), plan["kind"]

@@ -164,7 +164,7 @@ def _kind_of_numbers(
 
 
 def fit(data: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The plan for a :class:`zoo.data.core.Data`, from its training rows alone."""
+    """The plan for a :class:`zoo.data.table.Data`, from its training rows alone."""
     plan = _FITS[data.kind](data, options, fit_rows(data.parts["train"]))
     if not data.classes and "target" not in plan and get_task(data.task).supervised:
         mean, scale = _mean_and_scale(data.y[data.parts["train"]])

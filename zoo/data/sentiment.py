@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from zoo.data.core import Request, Table
 from zoo.data.shipped import read_csv
+from zoo.data.table import Request, Table
 from zoo.errors import unknown
 from zoo.spec import DatasetSpec
 

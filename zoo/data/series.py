@@ -19,7 +19,7 @@ from zoo.errors import ZooError, unknown
 from zoo.tasks import Example, get_task
 
 if TYPE_CHECKING:
-    from zoo.data.core import Request, Table
+    from zoo.data.table import Request, Table
 
 #: Steps ahead that are forecast, unless --horizon says otherwise.
 HORIZON = 26

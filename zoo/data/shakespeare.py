@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import string
 
-from zoo.data.core import Request, Table
 from zoo.data.passages import cut
 from zoo.data.shipped import read_text
+from zoo.data.table import Request, Table
 from zoo.spec import DatasetSpec
 from zoo.tasks import get_task
 

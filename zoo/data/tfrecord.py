@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.data.core import Request, Table
 from zoo.data.images import Content, load_pictures
 from zoo.data.large import chunks_of
+from zoo.data.table import Request, Table
 from zoo.errors import ZooError
 
 PICTURES = ("image/encoded", "image")

@@ -101,7 +101,7 @@ def picture_answers(
 ) -> dict[str, Any]:
     """What ``zoo predict`` writes for a user's pictures: the bound of each, nats, and its parts."""
     from zoo.data import preprocess
-    from zoo.data.core import take_rows
+    from zoo.data.table import take_rows
     from zoo.tasks import bernoulli_nats, gaussian_nats
 
     task = get_task("generative")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data import preprocess, text
-from zoo.data.core import Data, Request, open_data
+from zoo.data.core import open_data
+from zoo.data.table import Data, Request
 from zoo.errors import FAILURE, ZooError, unknown
 from zoo.progress import Progress
 from zoo.run import Run, Variant, create_run, guard_disk, hash_of, write_atomic
