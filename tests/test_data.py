@@ -27,10 +27,11 @@ from data_builders import AGE, CITY, COLOUR, SEX
 
 from zoo.data import large, preprocess, shards, shipped
 from zoo.data.core import open_data
+from zoo.data.frames import read_frame
 from zoo.data.groups import MAX_GROUPS
 from zoo.data.images import COMMON_SIZE
 from zoo.data.labels import MAX_CLASSES
-from zoo.data.own import read_frame, read_inputs
+from zoo.data.own import read_inputs
 from zoo.data.table import Data, Request
 from zoo.errors import ZooError
 from zoo.registry import datasets

@@ -106,7 +106,7 @@ def test_the_vocabulary_is_of_the_training_rows(tmp_path):
     ],
 )
 def test_broken_json_lines_are_refused(tmp_path, content, message):
-    from zoo.data.own import read_frame
+    from zoo.data.frames import read_frame
 
     path = tmp_path / "broken.jsonl"
     path.write_text(content)
@@ -116,7 +116,7 @@ def test_broken_json_lines_are_refused(tmp_path, content, message):
 
 
 def test_a_line_without_a_key_has_it_missing(tmp_path):
-    from zoo.data.own import read_frame
+    from zoo.data.frames import read_frame
 
     path = tmp_path / "some.jsonl"
     path.write_text('{"a": 1, "b": "x"}\n\n{"a": 2}\n{"a": 3, "b": null}\n')

@@ -12,13 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.cells import FIT_ROWS, fit_rows
 from zoo.data.groups import make_groups, named, take_sensitive
 from zoo.data.labels import choose_positive, encode_labels, infer_task
-from zoo.data.preprocess import (
-    FIT_ROWS,
-    describe_columns,
-    fit_rows,
-)
+from zoo.data.preprocess import describe_columns
 from zoo.data.splits import split_rows
 from zoo.data.table import LEAST_WORDS, Data, Request, Table, categorical, check_unchanged, texts_of
 from zoo.errors import ZooError, unknown

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.preprocess import MISSING, OTHER, codes_and_texts, is_number_type
+from zoo.data.cells import MISSING, OTHER, codes_and_texts, is_number_type
 from zoo.data.table import Request, Table, categorical
 from zoo.errors import ZooError, unknown
 

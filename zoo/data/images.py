@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data import tfrecord
+from zoo.data.large import chunks_of
 from zoo.data.shards import ROWS, Stored, cached
 from zoo.data.splits import split_part
 from zoo.data.table import Request, Table
@@ -376,7 +378,7 @@ def _are_parts(folder: Path, relative: Sequence[Path], labelled: bool) -> bool:
 
 
 def _known(name: str, metadata: dict[str, Any], option: str, folder: Path) -> str:
-    from zoo.data.own import find_column
+    from zoo.data.frames import find_column
 
     return find_column(name, metadata, option, folder / METADATA)
 
@@ -385,7 +387,7 @@ def _declared(metadata: dict[str, Any], request: Request, notes: list[str]) -> d
     """The columns that are attributes: those asked for, else those with few values."""
     import pandas as pd
 
-    from zoo.data.preprocess import is_number_type
+    from zoo.data.cells import is_number_type
 
     if request.sensitive:
         return metadata
@@ -405,7 +407,7 @@ def _declared(metadata: dict[str, Any], request: Request, notes: list[str]) -> d
 
 def _metadata(folder: Path, names: list[str]) -> dict[str, Any]:
     """Columns of ``metadata.csv`` in the pictures' order; none where there is no such file."""
-    from zoo.data.own import read_frame
+    from zoo.data.frames import read_frame
 
     path = folder / METADATA
     if not path.exists():
@@ -433,3 +435,43 @@ def _metadata(folder: Path, names: list[str]) -> dict[str, Any]:
         )
     ordered = frame.set_index(listed).drop(columns="file_name").reindex(names)
     return {str(name): ordered[name].to_numpy() for name in ordered.columns}
+
+
+def read_record_pictures(path: Path, picture: str, request: Request, sha256: str) -> Table:
+    """Pictures in TFRecords, their labels, and the attributes that ``--sensitive`` asks for."""
+    import pandas as pd
+
+    frame = pd.concat(list(chunks_of(tfrecord.rows(path))), ignore_index=True)
+    there = [name for name in tfrecord.LABELS if name in frame.columns]
+    target = request.target or (there[0] if there else "label")
+    asked = {"--target": [target], "--sensitive": list(request.sensitive)}
+    if request.split is not None or "split" in frame.columns:
+        asked["--split"] = [request.split or "split"]
+    for option, names in asked.items():
+        for name in names:
+            if name not in frame.columns:
+                raise ZooError(
+                    f"The records of {path} have no feature {name!r}.",
+                    expected=f"a feature with one value in each record, named by {option}",
+                    received=", ".join(map(repr, frame.columns[:20])) or "pictures alone",
+                    kind="unknown_column",
+                )
+
+    def pictures() -> Iterator[Content]:
+        for number, record in enumerate(tfrecord.records(path), start=1):
+            yield Content(f"record {number} of {path}", record.get(picture) or b"")
+
+    notes: list[str] = []
+    x = load_pictures(pictures, sha256, notes, request.size)
+    return Table(
+        kind="image",
+        x=x,
+        y=frame[target],
+        sha256=sha256,
+        target=target,
+        groups={name: frame[name] for name in request.sensitive},
+        split=frame[asked["--split"][0]].to_numpy() if "--split" in asked else None,
+        source=path.name,
+        notes=notes,
+        cache=getattr(x, "folder", None),
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.preprocess import codes_and_texts, is_number_type
+from zoo.data.cells import codes_and_texts, is_number_type
 from zoo.data.table import Request, Table
 from zoo.errors import ZooError, unknown
 from zoo.tasks import get_task

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.preprocess import is_number_type, label_text, nested_type
+from zoo.data.cells import is_number_type, label_text, nested_type
 from zoo.data.shards import (
     NESTED,
     ROWS,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.cells import codes_and_texts, is_number_type
 from zoo.data.groups import MAX_UNBANDED
-from zoo.data.preprocess import codes_and_texts, is_number_type
 from zoo.data.table import PARTS, Request, Table, categorical
 from zoo.errors import ZooError
 

@@ -13,11 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.data.images import Content, load_pictures
-from zoo.data.large import chunks_of
-from zoo.data.table import Request, Table
-from zoo.errors import ZooError
-
 PICTURES = ("image/encoded", "image")
 LABELS = ("label", "image/class/text", "image/class/label")
 SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz")
@@ -73,43 +68,3 @@ def picture_name(path: Path) -> str | None:
     first = next(records(path), {})
     found = [name for name in PICTURES if isinstance(first.get(name), bytes)]
     return found[0] if found else None
-
-
-def read_pictures(path: Path, picture: str, request: Request, sha256: str) -> Table:
-    """Pictures, labels, and the attributes that ``--sensitive`` asks for."""
-    import pandas as pd
-
-    frame = pd.concat(list(chunks_of(rows(path))), ignore_index=True)
-    there = [name for name in LABELS if name in frame.columns]
-    target = request.target or (there[0] if there else "label")
-    asked = {"--target": [target], "--sensitive": list(request.sensitive)}
-    if request.split is not None or "split" in frame.columns:
-        asked["--split"] = [request.split or "split"]
-    for option, names in asked.items():
-        for name in names:
-            if name not in frame.columns:
-                raise ZooError(
-                    f"The records of {path} have no feature {name!r}.",
-                    expected=f"a feature with one value in each record, named by {option}",
-                    received=", ".join(map(repr, frame.columns[:20])) or "pictures alone",
-                    kind="unknown_column",
-                )
-
-    def pictures() -> Iterator[Content]:
-        for number, record in enumerate(records(path), start=1):
-            yield Content(f"record {number} of {path}", record.get(picture) or b"")
-
-    notes: list[str] = []
-    x = load_pictures(pictures, sha256, notes, request.size)
-    return Table(
-        kind="image",
-        x=x,
-        y=frame[target],
-        sha256=sha256,
-        target=target,
-        groups={name: frame[name] for name in request.sensitive},
-        split=frame[asked["--split"][0]].to_numpy() if "--split" in asked else None,
-        source=path.name,
-        notes=notes,
-        cache=getattr(x, "folder", None),
-    )
