@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_text import reviews
 
-from zoo.data import images, large, preprocess, shards
+from zoo.data import cells, images, large, preprocess, shards
 from zoo.data.core import open_data
 from zoo.data.shards import Stored, StoredTable
 from zoo.data.table import Request
@@ -233,7 +233,7 @@ def test_preprocessing_is_fitted_on_a_draw_of_many_rows(tmp_path, monkeypatch):
     frame.to_csv(tmp_path / "a.csv", index=False)
     request = Request(str(tmp_path / "a.csv"), target="y")
     exact = preprocess.fit(open_data(request), {})["columns"][0]
-    monkeypatch.setattr(preprocess, "FIT_ROWS", 1000)
+    monkeypatch.setattr(cells, "FIT_ROWS", 1000)
     drawn = preprocess.fit(open_data(request), {})["columns"][0]
     assert drawn["edges"] != exact["edges"]
     ranks = np.searchsorted(np.sort(frame["x"]), [exact["edges"], drawn["edges"]]) / 3000

@@ -28,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "predictions": set(),
     "progress": set(),
     "schema": {"errors", "jsontext"},
-    "backend": {"environment", "quiet"},
+    "backend": {"environment", "errors", "quiet"},
     "registry": {"errors", "spec"},
     "run": _FACTS - {"backend"},
     "models": {"errors", "spec", "backend", "tasks"},
