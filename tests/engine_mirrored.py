@@ -52,7 +52,24 @@ def main(devices: int, cases: list[list]) -> None:
         )  # fmt: skip
         weights = np.concatenate([np.array(w).ravel() for w in model.weights]).tolist()
         results.append({"weights": weights, "dropped": fitted.dropped, "steps": fitted.steps})
+    if replicas is not None:
+        results.append({"masks": masks(replicas)})
     print(json.dumps(results))
+
+
+def masks(replicas) -> list:
+    """The mean over replicas of what dropout makes of ones, two steps."""
+    from zoo.backend import keras, tf
+
+    with replicas.scope():
+        dropout = keras.layers.Dropout(0.5)
+
+    class Shown:
+        def train_step(self, batch):
+            return {"mask": dropout(batch, training=True)}
+
+    step = tf.function(replicas.step(Shown()))
+    return [step(tf.ones((64, 8)))["mask"].numpy().tolist() for _ in range(2)]
 
 
 main(int(sys.argv[1]), json.loads(sys.argv[2]))

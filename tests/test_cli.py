@@ -1058,3 +1058,25 @@ def test_targets_are_judged_where_they_are_claimed(trained):
     found = _target(other, metrics)
     assert (found["hit"], found["reached"]) == (False, None)
     assert found["reason"] == "the target is a claim about binary, not regression"
+
+
+def test_a_setting_on_the_command_line_holds_against_the_same_option_in_a_file(zoo, tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('weights = "imagenet"\n')
+    found = zoo("train", "resnet50", "--config", file, "--set", "weights=absent.h5", "--offline",
+                "--dry-run", "--json")  # fmt: skip
+    assert found.code == 0, found.stderr
+    assert found.document["config"]["weights"] == "absent.h5"
+
+
+def test_the_baseline_has_a_row_of_each_class(trained, monkeypatch):
+    from zoo.run import Run
+    from zoo.train import session as sessions
+    from zoo.train.baseline import linear
+
+    session = sessions.reopen(Run(trained("cnn")))
+    one = session.encoded(session.data.parts["train"][:1]).nbytes
+    monkeypatch.setattr(sessions, "HELD_BYTES", one)  # a single row is drawn
+    name, said = linear(session)
+    assert name.endswith(" on 2 of 84 rows") or name.endswith(" on 3 of 84 rows")
+    assert np.isfinite(said.scores).all()

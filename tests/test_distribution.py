@@ -344,3 +344,12 @@ def test_without_a_tpu_it_says_so(tmp_path):
     assert done.returncode == 2, done.stderr
     assert json.loads(done.stdout)["error"]["kind"] == "no_tpu"
     assert not (tmp_path / "runs" / "tpu").exists()
+
+
+def test_replicas_drop_other_units(results):
+    """The mean of two masks of 0 and 2: the same on both would make no 1."""
+    first, second = (np.array(mask) for mask in results[1][-1]["masks"])
+    for mask in (first, second):
+        assert set(np.unique(mask)) == {0.0, 1.0, 2.0}
+        assert (mask == 1).mean() == pytest.approx(0.5, abs=0.1)
+    assert not np.array_equal(first, second)

@@ -471,3 +471,24 @@ def test_the_bar_shows_loss_metric_and_throughput():
     assert shown[-1][0] == 2 * PER_EPOCH
     assert re.fullmatch(r"epoch 2 loss \d\.\d{4} val 0\.7500 [\d,]+/s", shown[-1][1])
     assert re.fullmatch(r"epoch 1 loss \d\.\d{4}", shown[0][1])  # nothing is known yet
+
+
+def test_divergence_that_validation_meets_first(tmp_path):
+    """In the last step of an epoch, of which the running loss does not know."""
+    with pytest.raises(ZooError, match="diverged"):
+        train(net(), None, problem(), validate=lambda: {"val_loss": np.inf}, checkpoints=tmp_path)
+
+
+def test_divergence_of_embeddings_has_a_place(tmp_path):
+    """Their gradient is a few rows, and no array."""
+    from zoo.backend import keras, seed_everything
+
+    seed_everything(0)
+    words = keras.Input((6,), dtype="int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(20, 4)(words))
+    model = keras.Model(words, keras.layers.Dense(1)(x))
+    samples = problem()
+    samples.x = np.abs(10 * samples.x[:, :6]).astype("int32") % 20
+    options = TrainOptions(epochs=3, batch_size=BATCH, learning_rate=1e38, optimizer="sgd")
+    with pytest.raises(ZooError, match=r"diverged.*at step \d+ \(epoch \d"):
+        train(model, options, samples, checkpoints=tmp_path, validate=lambda: {"val_loss": 1.0})

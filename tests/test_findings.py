@@ -31,6 +31,8 @@ def of_metric(metric: str, *, base: float, n: int, bounds: tuple[float, float, f
         ("mae", 25_000.0, (200.0, -100.0, 500.0), "its MAE may have risen by more than"),
         ("accuracy", 0.8, (-0.03, -0.04, -0.02), "its accuracy fell by more than the rule allows"),
         ("accuracy", 0.8, (-0.005, -0.02, 0.01), "its accuracy may have fallen by more than"),
+        ("elbo", -103.0, (-2.0, -2.5, -1.5), "its ELBO fell by more than the rule allows"),
+        ("elbo", -103.0, (-0.5, -1.2, 0.2), "its ELBO may have fallen by more than"),
     ],
 )
 def test_a_rejection_is_worded_by_the_direction(metric, base, bounds, said):
@@ -113,6 +115,9 @@ def test_a_small_change_is_counted_not_told(metric, base, delta, matters):
     assert (len(told), outcome.negligible) == ((1, 0) if matters else (0, 1))
     words = " ".join(found.effects(outcome))
     assert ("1 change in groups is measurable but negligible." in words) is not matters
+    assert ("No group changed by more than is negligible (" in words) is not matters
+    card = render(found.bundle).markdown
+    assert ("and a size that matters; 1 is measurable but negligible" in card) is not matters
     deltas = View(found.bundle).fairness["deltas"]
     assert (deltas["count"], deltas["negligible"]) == ((1, 0) if matters else (0, 1))
 
@@ -267,3 +272,71 @@ def test_word_pieces_are_shown_as_words_without_their_filling():
     page = render(bundle).html
     assert "[PAD]" not in page
     assert '>teen</span><span class="w3" title="1.00">ager</span>' in page
+
+
+def test_the_rule_for_a_metric_that_is_no_share_is_a_share_of_base():
+    found = of_metric("elbo", base=-103.0, n=1000, bounds=(-0.5, -0.6, -0.4))
+    assert "stays above −1% of base's" in found.rule
+    outcome = dataclasses.replace(found.outcomes[0], tested=1)
+    assert found.rejection(outcome) is None
+    assert "stays above −1 point" in of_metric("accuracy", base=0.8, n=9, bounds=(0, 0, 0)).rule
+
+
+@pytest.mark.parametrize(
+    ("faster", "told"),
+    [
+        ((0.99, 0.96, 0.998), "about as fast [0.96, 1.00]"),  # no turn where no side is named
+        ((0.5, 0.4, 0.6), "2.0 times slower [1.67, 2.50]"),
+        ((1.4, 1.2, 1.6), "1.4 times faster [1.20, 1.60]"),
+    ],
+)
+def test_an_interval_of_speed_is_on_the_scale_that_is_told(faster, told):
+    found = by_hand(CALM)
+    outcome = dataclasses.replace(found.outcomes[0], faster=faster)
+    assert found.speed(outcome).replace("0 times", " times").replace("..", ".") in (
+        told, told.replace("2.0", "2.").replace("1.4 ", "1.4 ")
+    )  # fmt: skip
+
+
+def test_gates_say_which_variant_and_why():
+    bundle = build("binary", n=700)
+    gates = [
+        {"name": "bytes", "variant": "int8", "passed": True, "expected": "<= 9", "received": 8.0},
+        {"name": "p90_ms", "variant": "float16", "passed": False, "expected": "<= 5",
+         "received": None, "reason": "it died"},
+    ]  # fmt: skip
+    made = render(altered(bundle, audit={**bundle.audit, "gates": gates}))
+    words = Page(made.html).words
+    assert "1 of 2 gate checks failed" in words
+    assert "p90_msfloat16failed<= 5–a" in words  # a cell each, the last with its footnote
+    assert "it died" in words
+
+
+@pytest.mark.parametrize(("predicted", "flipped"), [("dog", False), ("cat", True)])
+def test_a_logit_of_the_other_class_is_turned_around(predicted, flipped):
+    """The one logit of a binary model is the second class's; evidence is shown for what is said."""
+    from zoo_report import picture
+    from zoo_report.sections.base import Page as SectionPage
+    from zoo_report.sections.explanations import Explanations
+
+    section = Explanations(SectionPage.of(build("binary", n=700)))
+    dense = np.random.default_rng(0).normal(size=(1, 8, 8, 1, 1))
+    arrays = {"images": np.zeros((1, 8, 8, 1), np.uint8), "dense": dense, "targets": np.array([0]),
+              "outputs": np.array(["dog"]), "predicted": np.array([predicted])}  # fmt: skip
+    shown = section._attributed("base", arrays, 0)
+    seen = -dense[0, :, :, 0, 0] if flipped else dense[0, :, :, 0, 0]
+    assert shown["src"] == picture.png(picture.overlay(arrays["images"][0], seen))
+    assert shown["other"] == ""
+    other = Explanations(SectionPage.of(build("multiclass", n=700)))
+    arrays |= {"outputs": np.array(["cat", "dog", "emu"]), "targets": np.array([2])}
+    assert other._attributed("int8", arrays, 0)["other"] == "emu"  # base's answer, explained there
+
+
+def test_what_is_explained_is_named():
+    bundle = build("binary", n=700)
+    for found in bundle.variants.values():
+        for result in found["explain"]:
+            result["output_names"] = [">50K"]
+    page = Page(render(bundle).html)
+    assert "What is explained is the logit of >50K." in page.words
+    assert "effect on the logit of >50K" in page.words

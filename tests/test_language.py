@@ -609,11 +609,42 @@ def test_a_preset_brings_its_sizes_words_and_weights(tmp_path):
         stored.visititems(
             lambda name, item: found.append(item[()]) if hasattr(item, "shape") else None
         )
+    assert run.plan()["lowercase"] is True
     table = backbone.token_embedding.embeddings.numpy()
     assert any(item.shape == table.shape and np.abs(item - table).max() < 1e-5 for item in found)
     (tmp_path / "preset" / "assets/tokenizer/vocabulary.txt").write_text("[PAD]\n")
     with pytest.raises(ZooError, match="is no preset of a BERT"):
         api.train("bert_tiny", settings=settings, **options)
+
+
+def test_a_preset_that_tells_cases_apart_is_cut_so(tmp_path):
+    from zoo.backend import keras_nlp
+    from zoo.data import text
+    from zoo.models.presets import read
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Polish", "polish"]
+    preset_folder(tmp_path / "cased", words)
+    keras_nlp.tokenizers.BertTokenizer(words, lowercase=False).save_to_preset(tmp_path / "cased")
+    encoding = read(str(tmp_path / "cased"))["encoding"]
+    assert encoding["lowercase"] is False
+    plan = {"tokenizer": "wordpiece", **text.bert_plan(words), "lowercase": False}
+    row = text.TOKENIZERS["wordpiece"]
+    assert [list(ids) for ids in row.cut(plan, ["Polish polish"])] == [[5, 6]]
+    assert [list(ids) for ids in row.cut({**plan, "lowercase": True}, ["Polish polish"])] == [
+        [6, 6]
+    ]
+    assert text.vocabulary_of(plan)["known"]["lowercase"] is False
+
+
+def test_language_models_of_other_layers_are_read_as_a_whole():
+    from zoo.backend import keras
+    from zoo.generate import Cached, whole
+
+    tokens = keras.Input((8,), dtype="int32")
+    x = keras.layers.LSTM(4, return_sequences=True)(keras.layers.Embedding(20, 4)(tokens))
+    model = keras.Model(tokens, keras.layers.Dense(20)(x))
+    assert not Cached.takes(model)
+    assert whole(model).start([3, 4]).shape == (20,)
 
 
 def test_a_named_preset_without_a_network_says_what_to_do(tmp_path, zoo, monkeypatch):

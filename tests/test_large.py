@@ -191,7 +191,12 @@ def test_tfrecords_of_pictures(tmp_path, monkeypatch):
     plain = open_data(Request(str(folder)))
     files = sorted(folder.rglob("*.png"))
     rows = [
-        {"image/encoded": file.read_bytes(), "label": file.parent.name, "hand": f"h{k % 2}"}
+        {
+            "image/encoded": file.read_bytes(),
+            "label": file.parent.name,
+            "hand": f"h{k % 2}",
+            "mask": b"\x89PNG",
+        }
         for k, file in enumerate(files)
     ]
     path = write_records(tmp_path / "p.tfrecord", rows)

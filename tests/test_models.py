@@ -224,3 +224,18 @@ def test_a_model_without_a_target_says_so():
     assert found["metric"] is None
     assert found["hit"] is False
     assert found["reason"] == "no target is claimed for alexnet"
+
+
+def test_efficientnets_pictures_are_what_its_published_weights_want():
+    """Keras divides by the root of the deviations behind its standardising layer, with them alone."""
+    import numpy as np
+
+    from zoo.backend import keras
+    from zoo.models.applications import _MEAN, _SPREAD, _efficient
+
+    x = np.random.default_rng(0).uniform(size=(2, 4, 4, 3)).astype("float32")
+    mean, spread = np.array(_MEAN), np.array(_SPREAD)
+    inputs = keras.Input((4, 4, 3))
+    ranged = keras.Model(inputs, _efficient(inputs))(x).numpy()
+    expected = (x - mean) / spread / np.sqrt(spread)
+    np.testing.assert_allclose((ranged / 255 - mean) / spread, expected, rtol=1e-4, atol=1e-4)

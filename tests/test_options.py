@@ -81,6 +81,12 @@ def test_losses_of_values_are_their_formulas():
         ("regression", {"loss": "focal"}, "one of: default, mse, mae, huber, log_cosh"),
         ("regression", {"label_smoothing": 0.1}, "a task with classes"),
         ("regression", {"class_weight": "balanced"}, "a task with classes"),
+        ("causal_lm", {"class_weight": "balanced"}, "class_weight is for classes"),
+        (
+            "causal_lm",
+            {"class_weight": "balanced", "label_smoothing": 0.1},
+            "class_weight=balanced",
+        ),
     ],
 )
 def test_an_unsuitable_loss_names_those_that_fit(task, options, says):

@@ -443,3 +443,16 @@ def test_update_changes_what_is_named_alone(tmp_path):
     assert run.document()["progress"] == {"epochs": 3}
     assert run.document()["experiment"] == "e"
     assert runs.hash_of({"a": 1, "b": 2}) == runs.hash_of({"b": 2, "a": 1})
+
+
+def test_what_a_killed_process_left_goes_with_the_next_training(tmp_path):
+    run = make(tmp_path, status="interrupted")
+    for name in (".tmp-base-00aa", ".tmp-int8-00bb"):
+        (run.path / name).mkdir()
+        (run.path / name / "model.tflite").write_bytes(b"half")
+    with run.training():
+        assert not (run.path / ".tmp-base-00aa").exists()
+        assert (run.path / ".tmp-int8-00bb").exists()  # a compression may be at work there
+    run.log({"epoch": 1, "val_perplexity": float("inf"), "loss": 1.5})
+    (row,) = run.read_log()
+    assert row == {"epoch": 1, "val_perplexity": None, "loss": 1.5}

@@ -85,6 +85,14 @@ class Whole:
 class Cached:
     """A :class:`Reader` that keeps the keys and values of what a GPT has read."""
 
+    @staticmethod
+    def takes(model: Any) -> bool:
+        """Whether keras_nlp knows how to keep what the model has read."""
+        from zoo.backend import keras_nlp
+
+        named = [layer for layer in model.layers if layer.name == "backbone"]
+        return any(isinstance(layer, keras_nlp.models.GPT2Backbone) for layer in named)
+
     def __init__(self, model: Any) -> None:
         from zoo.backend import keras_nlp, tf
 
@@ -152,7 +160,8 @@ def follow(reader: Reader, plan: text.Plan, ids: Sequence[int], choice: Choice) 
 def reader_of(session: Session, variant: Variant) -> Reader:
     """A variant as a reader: with a cache where it has weights, else its artefact as it ships."""
     if (variant.path / "model.weights.h5").exists():
-        return Cached(session.of(variant).load(variant.weights))
+        model = session.of(variant).load(variant.weights)
+        return Cached(model) if Cached.takes(model) else whole(model)
     return Whole(open_artifact(variant.artifact), session.plan["shape"][0])
 
 

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -138,6 +139,12 @@ def replace_folder(target: Path, sign: str) -> Iterator[Path]:
         yield folder
         if target.exists():
             shutil.rmtree(target)
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Remove what a process that was killed left of a folder that it made; its lock is held."""
+    for left in parent.glob(f".tmp-{name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def exists_already(target: Path) -> ZooError:
@@ -410,6 +417,7 @@ class Run:
                     hint="Wait for it, or end it first.",
                     kind="run_busy",
                 ) from error
+            _sweep(self.path, BASE)
             yield
 
     def update(self, **changes: Any) -> None:
@@ -420,9 +428,13 @@ class Run:
             write_atomic(self.path / "run.json", dump({**self.document(), **changes}))
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one line to ``log.jsonl``."""
+        """Append one line to ``log.jsonl``; a perplexity of more than any number is null there."""
+        kept = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False, default=float) + "\n")
+            file.write(json.dumps(kept, allow_nan=False, default=float) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         """The rows of ``log.jsonl``; of two rows for one epoch (after a resume) the later."""
@@ -492,6 +504,7 @@ def workshop(run: Run, name: str, parent: Variant, recipe: str) -> Iterator[Path
                 hint="Wait for it, or end it first.",
                 kind="run_busy",
             ) from error
+        _sweep(run.path, name)
         sign, of = folder / "of.json", {"parent": parent.sha256, "recipe": recipe}
         if not sign.exists() or read_json(sign) != of:
             for old in folder.glob("step-*"):

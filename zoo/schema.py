@@ -160,6 +160,7 @@ class ExplainResult(Bound):
     additive: bool | None = None
     additivity_error: dict[str, float | None] = {}  # max, mean; relative to the output's spread
     features: list[dict[str, Any]] = []  # {name, importance}, most important first
+    output_names: list[str] = []  # of the outputs; of one that is no class's, what it is of
     note: str | None = None  # which rows were fewer than asked for, and why
     quality: dict[str, float | None] = {}
     error: str | None = None

@@ -138,6 +138,7 @@ def check_card(spec: ModelSpec) -> None:
     """The spec says all it must, and names things that exist."""
     from zoo.registry import datasets
     from zoo.tasks import get_task
+    from zoo.train.options import TrainOptions
 
     for name in ("name", "version", "family", "source", "license"):
         assert getattr(spec, name), f"{spec.name} lacks its {name}"
@@ -149,6 +150,10 @@ def check_card(spec: ModelSpec) -> None:
     if spec.target is not None:
         assert spec.target.metric in task.metrics
     assert set(spec.tiny) <= set(spec.config), "tiny has settings that config lacks"
+    TrainOptions.parse(dict(spec.train))
+    if task.name == "generative":  # what is shown of one is read off these
+        names = {layer.name for layer in spec.build(**{**spec.config, **spec.tiny}).layers}
+        assert {"code", "logits"} <= names, "a decoder starts at a layer code and ends at logits"
     assert all(reason.strip() for reason in spec.skips.values()), "a skip without its reason"
 
 

@@ -230,11 +230,9 @@ class Findings:
     def rule(self) -> str:
         """The rule by which a variant is recommended, in one sentence."""
         metric = metric_text(self.main)
-        bound = (
-            f"stays above \u2212{100 * TOLERANCE:.0f} point"
-            if metric.direction > 0
-            else f"stays below +{TOLERANCE:.0%} of base's"
-        )
+        side = "above \u2212" if metric.direction > 0 else "below +"
+        much = f"{100 * TOLERANCE:.0f} point" if metric.percent else f"{TOLERANCE:.0%} of base's"
+        bound = f"stays {side}{much}"
         return (
             f"the smallest variant whose 95 % interval of the change in {sentence_label(self.main)}"
             f" {bound}, with no measurable loss in any group (Holm-adjusted p < {ALPHA}) that is not "
@@ -255,7 +253,8 @@ class Findings:
         if row is None or not known(row.get("ci_low")) or not known(row.get("ci_high")):
             return f"its change in {sentence_label(self.main)} has no interval"
         better = metric_text(self.main).direction > 0
-        allowed = TOLERANCE if better else TOLERANCE * abs(row.get("base") or 0.0)
+        share = metric_text(self.main).percent
+        allowed = TOLERANCE if share else TOLERANCE * abs(row.get("base") or 0.0)
         worst, best = sorted((row["ci_low"], row["ci_high"]), reverse=not better)
         if (worst if better else -worst) <= -allowed:
             certain = (best if better else -best) <= -allowed
@@ -341,12 +340,16 @@ class Findings:
         factor, low, high = outcome.faster
         return 1.0 if low <= 1 <= high else factor
 
+    def slower(self, outcome: Outcome) -> bool:
+        """Whether a variant's speed is told as times slower."""
+        return times(self.shown_speed(outcome), "faster", "slower", "same", 2)[1] == "slower"
+
     def speed_interval(self, outcome: Outcome) -> str:
         """``[1.2, 1.6]``, of times faster or, for a slower variant, of times slower."""
         _, low, high = outcome.faster or (math.nan,) * 3
         if not known(low):
             return ""
-        if high < 1:
+        if self.slower(outcome):
             low, high = 1 / high, 1 / low
         return f"[{fixed(low, 2)}, {fixed(high, 2)}]"
 
@@ -419,8 +422,9 @@ class Findings:
         if not outcome.tested:
             return "No group was compared."
         small = f"; {plural(outcome.small, 'group')} too small for any" if outcome.small else ""
+        how = "by more than is negligible" if outcome.negligible else "measurably"
         told = (
-            f"No group changed measurably ({plural(outcome.tested, 'comparison')} in "
+            f"No group changed {how} ({plural(outcome.tested, 'comparison')} in "
             f"{plural(outcome.groups, 'group')}{small})."
         )
         rows = [
@@ -456,7 +460,7 @@ class Findings:
         of such rows may change at 95 % confidence (Hanley & Lippman-Hand, JAMA 249(13), 1983).
         """
         width = row["ci_high"] - row["ci_low"]
-        return width if width or not metric_text(self.main).percent else min(1.0, 3 / row["n"])
+        return width or min(1.0, 3 / row["n"])
 
     def standing(self) -> str:
         """The model and its baseline on the main metric, and which of them is better."""
@@ -539,8 +543,8 @@ class Findings:
             return "No gate was set"
         failed = [gate for gate in gates if not gate.get("passed")]
         if not failed:
-            return f"{'The gate' if len(gates) == 1 else f'All {len(gates)} gates'} passed"
-        return f"{len(failed)} of {plural(len(gates), 'gate')} failed"
+            return f"{'The gate' if len(gates) == 1 else f'All {len(gates)} gate checks'} passed"
+        return f"{len(failed)} of {plural(len(gates), 'gate check')} failed"
 
 
 def measurable(row: dict[str, Any]) -> bool:

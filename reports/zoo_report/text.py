@@ -154,6 +154,8 @@ def measure(name: str, value: float, *, change: bool = False, scale: float | Non
         return fixed(value, 1 if abs(value) < 1000 else 0, sign=change)
     if change and scale and abs(value) < 0.1 and scale < 0.01:
         return fixed(value, min(6, 1 - math.floor(math.log10(scale))), sign=True)
+    if 0 < abs(value) < 0.01:
+        return plain(value, sign=change)
     return fixed(value, 3 if abs(value) < 10 else 2, sign=change)
 
 

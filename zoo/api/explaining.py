@@ -322,6 +322,7 @@ def _pictures(
     """What plots need beside the values: colours for numbers, or exemplar pictures."""
     import numpy as np
 
+    from zoo.data.images import resize
     from zoo.data.preprocess import display_values
     from zoo.data.text import decode
     from zoo.predict import open_artifact, predict_rows
@@ -354,7 +355,10 @@ def _pictures(
         answers = {"truth": np.full(len(chosen), ""), "predicted": np.array(told)}
     if kind == "text":
         return {"words": decode(session.plan, session.encoded(rows)), **answers}
-    pictures = {"images": data.take(rows[chosen]), **answers}
+    images, (height, width) = data.take(rows[chosen]), session.plan["shape"][:2]
+    if images.shape[1:3] != (height, width):  # of an array; files are decoded to the model's size
+        images = resize(images, height, width)
+    pictures = {"images": images, **answers}
     dense = found.dense
     if dense is None:  # a black box: each patch's value, spread over its pixels
         shape = (len(rows), *session.plan["shape"])

@@ -156,6 +156,8 @@ def figure(value: Any, digits: int = 4) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
+        if 0 < abs(value) < 10 ** (1 - digits):
+            return f"{value:.3g}"
         return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
     return f"{value:,}" if isinstance(value, int) else str(value)
 

@@ -76,6 +76,8 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 #: Options that a file of settings can't hold.
+#: Options that are settings, too: what --set says of them holds against a file.
+_SETTINGS = ("epochs", "batch_size", "preset", "weights")
 _NOT_IN_FILES = {"file", "pairs", "as_json", "debug", "resume", "local_workers"}
 
 
@@ -104,7 +106,7 @@ def _config(context: click.Context, option: click.Parameter, path: Path | None) 
     params = {
         (param.opts[0] if isinstance(param, click.Option) else str(param.name)): param
         for param in context.command.params
-        if param.name not in {*_NOT_IN_FILES, "epochs", "batch_size"}  # --set may change these
+        if param.name not in {*_NOT_IN_FILES, *_SETTINGS}  # --set may change these
     }
     defaults: dict[str, Any] = {}
     for key, value in values.items():
@@ -208,7 +210,7 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
         settings = _settings(kwargs.pop("pairs"))
-        for name in ("epochs", "batch_size", "preset", "weights"):
+        for name in _SETTINGS:
             value = kwargs.pop(name)
             if value is not None:
                 settings[name] = value

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 MISSING_WORDS = ["", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "<NA>", "N/A", "n/a", "#N/A"]
 #: How cells are read that are to stay the text they are: TRUE "TRUE", 01 "01", and NA a word.
 _AS_TEXT: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": MISSING_WORDS}
+#: The rest of pandas' list, of what is missing among numbers.
+MISSING_NUMBERS = {
+    "NA",
+    "None",
+    "n.a.",
+    "#NA",
+    "-1.#IND",
+    "-1.#QNAN",
+    "1.#IND",
+    "1.#QNAN",
+    "#N/A N/A",
+}
 SEPARATORS = ",;\t|"
 #: Lines that the separator is found out from.
 _HEAD = 20
@@ -32,6 +44,8 @@ _HEAD = 20
 PACKED = 4
 READ_PARQUET = (".parquet", ".pq")
 READ_JSONL = (".jsonl", ".ndjson", ".jsonl.gz")
+
+csv.field_size_limit(2**31 - 1)  # a line is one cell to the separators that it does not have
 
 
 def unreadable(path: Path, what: str, error: Exception | str) -> ZooError:
@@ -309,13 +323,18 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _decimal_commas(cells: Any) -> Any:
-    """Numbers such as 3,14, where all cells of a column are: the usual form beside ``;``."""
+    """Numbers such as 3,14, where most cells of a column are: the usual form beside ``;``.
+
+    Other cells are left as they are, to be judged like those among numbers with a point.
+    """
     import pandas as pd
 
-    try:
-        return pd.to_numeric(cells.str.replace(",", ".", regex=False))
-    except ValueError:
-        return cells
+    points = cells.mask(cells.isin(MISSING_NUMBERS)).str.replace(",", ".", regex=False)
+    numbers = pd.to_numeric(points, errors="coerce")
+    strays = int(points.notna().sum() - numbers.notna().sum())
+    if not strays and (numbers.notna().any() or points.equals(cells)):
+        return numbers
+    return cells.where(numbers.isna(), points) if strays < numbers.notna().sum() else cells
 
 
 def open_text(path: Path) -> IO[str]:

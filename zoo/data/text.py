@@ -149,14 +149,15 @@ def bert_plan(vocabulary: list[str]) -> dict[str, Any]:
 
 
 @functools.lru_cache(4)
-def _wordpiece(vocabulary: tuple[str, ...]) -> Any:
+def _wordpiece(vocabulary: tuple[str, ...], lowercase: bool) -> Any:
     from zoo.backend import keras_nlp
 
-    return keras_nlp.tokenizers.BertTokenizer(list(vocabulary), lowercase=True)
+    return keras_nlp.tokenizers.BertTokenizer(list(vocabulary), lowercase=lowercase)
 
 
 def _cut_wordpiece(plan: Plan, texts: Sequence[str]) -> list[Sequence[int]]:
-    return [list(ids) for ids in _wordpiece(tuple(plan["words"]))(list(texts))]
+    cut = _wordpiece(tuple(plan["words"]), plan.get("lowercase", True))
+    return [list(ids) for ids in cut(list(texts))]
 
 
 def _join_wordpiece(tokens: Sequence[str]) -> str:
@@ -236,7 +237,7 @@ TOKENIZERS: dict[str, Tokenizer] = {
 
 def vocabulary_of(plan: Plan) -> dict[str, Any]:
     """The options of :func:`fit` that make another plan with the vocabulary of this one."""
-    names = ("words", "merges", "start", "end", "mask", "special")
+    names = ("words", "merges", "start", "end", "mask", "special", "lowercase")
     return {
         "tokenizer": tokenizer_of(plan).name,
         "known": {name: plan[name] for name in names if name in plan},
@@ -321,6 +322,7 @@ def fit(data: Any, options: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
     known = options.get("known")
     if known is None and "wordpieces" in options:
         known = bert_plan(list(options["wordpieces"]))
+        known["lowercase"] = bool(options.get("lowercase", True))
     if known is None:
         known = row.fit(texts, int(options.get("vocabulary", row.vocabulary)))
     plan = {

@@ -60,7 +60,11 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
+    """Bytes as text where they are UTF-8; others (a mask, a thumbnail) are no cell to learn from."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def picture_name(path: Path) -> str | None:

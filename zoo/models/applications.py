@@ -32,12 +32,17 @@ _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Application:
-    """One network: its Keras function, least side, how it wants its pictures, its weights' URL."""
+    """One network: its Keras function, least side, how it wants its pictures, its weights' URL.
+
+    Where Keras makes another graph for "imagenet" than for a file of the same weights, ``md5`` is
+    that of the file, which is fetched and handed over here.
+    """
 
     function: str
     least: int
     prepare: Callable[[Any], Any]
     weights: str
+    md5: str | None = None
 
 
 def _caffe(x: Any) -> Any:
@@ -57,6 +62,21 @@ def _torch(x: Any) -> Any:
     return keras.layers.Rescaling([1 / spread for spread in _SPREAD], offset, name="standard")(x)
 
 
+def _efficient(x: Any) -> Any:
+    """0 to 1 -> 0 to 255, as EfficientNet's own standardising layer wants it.
+
+    The published weights were trained on pictures divided by the variances in place of the
+    deviations. Keras mends that by a layer behind its own, without weights, which it adds for
+    "imagenet" alone: a run that is loaded again would lack it. Here it is done before, always.
+    """
+    from zoo.backend import keras
+
+    factors = [spread**-0.5 for spread in _SPREAD]
+    offset = [255 * (1 - factor) * mean for factor, mean in zip(factors, _MEAN, strict=True)]
+    scale = [255 * factor for factor in factors]
+    return keras.layers.Rescaling(scale, offset, name="range")(x)
+
+
 def _scale(factor: float, offset: float) -> Callable[[Any], Any]:
     def prepare(x: Any) -> Any:
         from zoo.backend import keras
@@ -74,8 +94,9 @@ APPLICATIONS: dict[str, Application] = {
         "MobileNetV2", 32, _scale(2.0, -1.0),
         f"{_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
     "efficientnet_b0": Application(
-        "EfficientNetB0", 32, _scale(255.0, 0.0),
-        "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5"),
+        "EfficientNetB0", 32, _efficient,
+        "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
+        "50bc09e76180e00e4465e1a485ddc09d"),
     "inception_v3": Application(
         "InceptionV3", 75, _scale(2.0, -1.0),
         f"{_STORE}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"),
@@ -160,8 +181,9 @@ def _weights(name: str, width: float, channels: int, weights: str) -> str | None
                 kind="missing_weights",
             )
         return weights
+    file = row.weights.rsplit("/", 1)[1]
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    if not (home / "models" / row.weights.rsplit("/", 1)[1]).exists():
+    if not (home / "models" / file).exists():
         try:
             request = urllib.request.Request(row.weights, method="HEAD")
             urllib.request.urlopen(request, timeout=PATIENCE).close()
@@ -175,7 +197,11 @@ def _weights(name: str, width: float, channels: int, weights: str) -> str | None
                 kind="no_network",
                 exit_code=FAILURE,
             ) from error
-    return IMAGENET
+    if row.md5 is None:
+        return IMAGENET
+    from zoo.backend import keras
+
+    return str(keras.utils.get_file(file, row.weights, cache_subdir="models", file_hash=row.md5))
 
 
 def _thinned(network: Any, width: float) -> Any:

@@ -17,6 +17,7 @@ from zoo.errors import FAILURE, ZooError
 #: How a published backbone is fine-tuned (Devlin et al., NAACL 2019, appendix A.3).
 TRAIN = {"learning_rate": 5e-5, "schedule": "linear", "warmup": 0.1, "epochs": 3}
 CONFIG, WEIGHTS, WORDS = "config.json", "model.weights.h5", "assets/tokenizer/vocabulary.txt"
+TOKENIZER = "tokenizer.json"
 
 
 def cache_folder() -> Path:
@@ -81,6 +82,10 @@ def read(preset: str, offline: bool = False) -> dict[str, dict[str, Any]]:
         usual = config["intermediate_dim"] == 4 * sizes["width"] and config["num_segments"] == 2
         if document["class_name"] != "BertBackbone" or not usual:
             raise ValueError(f"a {document['class_name']} of another shape")
+        lowercase = True  # as those are that have no word of it
+        if (folder / TOKENIZER).is_file():
+            told = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))["config"]
+            lowercase = bool(told.get("lowercase", True))
         if len(words) != config["vocabulary_size"]:
             raise ValueError(f"{len(words)} words for {config['vocabulary_size']} embeddings")
         if not (folder / WEIGHTS).is_file():
@@ -92,7 +97,11 @@ def read(preset: str, offline: bool = False) -> dict[str, dict[str, Any]]:
             received=" ".join(str(error).split())[:200],
             kind="bad_preset",
         ) from error
-    return {"config": sizes, "encoding": {"wordpieces": words}, "train": dict(TRAIN)}
+    return {
+        "config": sizes,
+        "encoding": {"wordpieces": words, "lowercase": lowercase},
+        "train": dict(TRAIN),
+    }
 
 
 def weights_of(preset: str) -> Path:

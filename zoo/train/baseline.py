@@ -116,7 +116,10 @@ def linear(session: Session) -> tuple[str, Predictions]:
     task, parts = get_task(session.data.task), session.data.parts
     every, test = parts["train"], parts["test"]
     one = session.encoded(every[:1]).nbytes
-    train = every[_drawn(len(every), max(HELD_BYTES // one, 1))]
+    drawn = _drawn(len(every), max(HELD_BYTES // one, 1))
+    if task.classes:  # one of each class: what is drawn at random may lack the rare ones
+        drawn = np.union1d(drawn, np.unique(session.data.y[every], return_index=True)[1])
+    train = every[drawn]
     y = session.data.y[train]
     if "target" in session.plan:
         y = (y - session.plan["target"]["mean"]) / session.plan["target"]["scale"]

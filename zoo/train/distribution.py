@@ -1,4 +1,4 @@
-"""Several devices that train one model together, on ``tf.distribute``: n devices equal one.
+"""Several devices that train one model together, on ``tf.distribute``: n devices equal one, but for draws.
 
 Each replica takes its share of the same batch. A batch that does not divide evenly is filled up, and
 its rows are weighted so that the mean over replicas is the mean over the real rows
@@ -13,7 +13,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,11 +145,39 @@ class Replicas:
             return dict(model.train_step(tf.nest.map_structure(part, batch)))
 
         def step(batch: Any) -> dict[str, Any]:
-            logs = self.strategy.run(share, args=(batch,))
+            with _own_draws():
+                logs = self.strategy.run(share, args=(batch,))
             mean = tf.distribute.ReduceOp.MEAN
             return {name: self.strategy.reduce(mean, v, axis=None) for name, v in logs.items()}
 
         return step
+
+
+#: Far from what a seed grows by in any training; odd, so that no two replicas share a seed.
+_APART = 0x9E3779B1
+
+
+@contextlib.contextmanager
+def _own_draws() -> Iterator[None]:
+    """What is traced meanwhile draws other numbers on each replica, where Keras' are the same on all:
+    row 1 of each would drop the same units."""
+    from zoo.backend import keras, tf
+
+    usual = keras.random.SeedGenerator.next
+
+    def own(self: Any, ordered: bool = True) -> Any:
+        seed, replica = usual(self, ordered), tf.distribute.get_replica_context()
+        if replica is None:
+            return seed
+        place = tf.cast(replica.replica_id_in_sync_group, tf.int64)
+        moved = tf.cast(seed, tf.int64) + place * _APART
+        return tf.cast(tf.bitwise.bitwise_and(moved, 0xFFFFFFFF), seed.dtype)
+
+    keras.random.SeedGenerator.next = own
+    try:
+        yield
+    finally:
+        keras.random.SeedGenerator.next = usual
 
 
 def cluster() -> tuple[int, int]:

@@ -82,7 +82,7 @@ def culprit(model: Any, batch: tuple[Any, ...]) -> str:
     for variable, gradient in reversed(
         list(zip(model.trainable_variables, gradients, strict=True))
     ):
-        if gradient is not None and not np.isfinite(np.array(gradient)).all():
+        if gradient is not None and not np.isfinite(tf.convert_to_tensor(gradient).numpy()).all():
             return f"the gradient of {variable.path}"
     return "the optimizer's update"
 

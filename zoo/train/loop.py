@@ -358,16 +358,19 @@ class _Training:
                     return
         if self.options.spike_recovery and not _finite(checkpoint.state_of(self.model)):
             self.recover(math.nan)
+        validated = self.validate()
+        if self.replicas is not None:
+            validated["val_loss"] = self.replicas.of_chief(validated["val_loss"])
+        if not math.isfinite(validated["val_loss"]) and not self.options.spike_recovery:
+            raise self.diverged(validated["val_loss"])
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": place.step,
             "loss": loss,
-            **self.validate(),
+            **validated,
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.perf_counter() - began,
         }
-        if self.replicas is not None:
-            row["val_loss"] = self.replicas.of_chief(row["val_loss"])
         if place.spikes:
             row["spikes"], place.spikes = place.spikes, []
         self.validated += [v for name, v in row.items() if name.startswith("val_")][-1:]

@@ -124,8 +124,10 @@ def check_loss(task: Task, options: TrainOptions) -> None:
             kind="unsuitable_loss",
         )
     given = [name for name in ("label_smoothing",) if getattr(options, name)]
-    given += ["class_weight"] if options.class_weight != "none" else []
-    if given and task.loss not in LOSSES["cross_entropy"]:
+    weighed = ["class_weight"] if options.class_weight != "none" else []
+    given += weighed
+    if given and (task.loss not in LOSSES["cross_entropy"] or (weighed and not task.classes)):
+        given = weighed if weighed and not task.classes else given
         raise ZooError(
             f"{given[0]} is for classes.",
             expected="a task with classes",

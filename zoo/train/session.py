@@ -129,8 +129,11 @@ class Session:
         spec = models().get(name)
         check_fit(spec, self.data)
         if config is None:
-            from_data = {key: self.config[key] for key in FROM_DATA if key in self.config}
-            config = {**spec.config, **from_data}
+            known = {**self.plan, **self.config}
+            asked = FROM_DATA & {"shape", *spec.config} & set(known)
+            from_data = {key: known[key] for key in asked}
+            config = {**spec.config, **{k: tuple(v) if isinstance(v, list) else v
+                                        for k, v in from_data.items()}}  # fmt: skip
         own = TrainOptions.parse(dict(spec.train))
         options = replace(own, epochs=self.options.epochs, batch_size=self.options.batch_size)
         if self.data.kind != "image":
@@ -427,7 +430,8 @@ def prepare(
     plan = preprocess.fit(data, {**encoding, **chosen})
     if "outputs" in config:
         config["outputs"] = get_task(data.task).outputs(len(data.classes))
-    from_plan = {key: plan[key] for key in FROM_DATA if key in plan}
+    taken = {"shape", *spec.config}  # a build takes what its config names
+    from_plan = {key: plan[key] for key in FROM_DATA & taken if key in plan}
     config |= {k: tuple(v) if isinstance(v, list) else v for k, v in from_plan.items()}
     return Session(
         spec, request, data, plan, config, options, seed, deterministic, engine, init=init,

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from zoo_explain.attribution.game import Attribution, Game
+from zoo_explain.attribution.game import Attribution, Game, batch_size
 
 EXACT_PLAYERS = 8  # 2^8 coalitions with each of 50 background rows are 12,800 calls a row
 EXACT_CALLS = 20_000  # a row; the background is thinned beyond
@@ -44,23 +44,27 @@ def _spread(background: np.ndarray, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, len(background) - 1, count).round().astype(np.int64))
 
 
-def _play(game: Game, row: int, masks: np.ndarray, opponents: np.ndarray) -> np.ndarray:
-    """Outputs (m,) of row ``row`` where masks, bool (m, players), keep it, opponents elsewhere."""
+def _play(game: Game, row: int, masks: np.ndarray, met: np.ndarray) -> np.ndarray:
+    """Outputs (m,) of row ``row`` where masks, bool (m, players), keep it; elsewhere it is the
+    background row ``met``, int (m,)."""
     shape = game.x.shape[1:]
-    features = masks[:, game.owner].reshape(-1, *shape)
-    mixed = np.where(features, game.x[row], opponents)
-    return game.play(row, mixed)
+    size, found = batch_size(shape), [np.empty(0)]
+    for i in range(0, len(masks), size):  # never all of them: of pictures they are gigabytes
+        features = masks[i : i + size, game.owner].reshape(-1, *shape)
+        mixed = np.where(features, game.x[row], game.background[met[i : i + size]])
+        found.append(game.play(row, mixed))
+    return np.concatenate(found)
 
 
 def exact(game: Game) -> Attribution:
     """Shapley values by enumerating all coalitions; exact for the given background."""
     masks = coalitions(game.players)
     used = _spread(game.background, min(len(game.background), EXACT_CALLS // len(masks)))
-    opponents = np.tile(game.background[used], (len(masks),) + (1,) * (game.x.ndim - 1))
+    met = np.tile(used, len(masks))
     repeated = np.repeat(masks, len(used), axis=0)
     values, base = np.empty((len(game.x), game.players)), np.empty(len(game.x))
     for row in range(len(game.x)):
-        v = _play(game, row, repeated, opponents).reshape(len(masks), len(used)).mean(axis=1)
+        v = _play(game, row, repeated, met).reshape(len(masks), len(used)).mean(axis=1)
         values[row], base[row] = shapley(v, game.players), v[0]
     return Attribution(used, values=values, base=base)
 
@@ -81,7 +85,7 @@ def permutation(game: Game) -> Attribution:
     used = _spread(game.background, max(2, min(len(game.background), game.budget // pair)))
     pairs = max(1, game.budget // (pair * len(used))) * len(used)
     met = np.tile(used, pairs // len(used))  # the background row of each pair
-    opponents = np.repeat(game.background[met], players - 1, axis=0)
+    opponents = np.repeat(met, players - 1)
     cut = np.arange(1, players)[:, None]
     values, base = np.empty((rows, players)), np.empty(rows)
     for row in range(rows):

@@ -377,14 +377,16 @@ def _integrated(
         alpha = np.tile((place + 1) / 2, len(background)).astype(np.float32)
         alpha = alpha.reshape(-1, *(1,) * len(shape))
         weight = np.tile(weight / 2, len(background)) / len(background)
-        start = np.repeat(background, nodes, axis=0)
         for row in left.tolist():
-            away = x[row] - start
-            points = start + alpha * away
             total = np.zeros(shape)
-            for i in range(0, len(points), size):
-                part = slice(i, i + size)
-                total += np.tensordot(weight[part], slope(row, points[part]) * away[part], axes=1)
+            for i in range(
+                0, len(weight), size
+            ):  # never all points: of pictures they are gigabytes
+                part = np.arange(i, min(i + size, len(weight)))
+                start = background[part // nodes]
+                away = x[row] - start
+                slopes = slope(row, start + alpha[part] * away)
+                total += np.tensordot(weight[part], slopes * away, axes=1)
             dense[row] = total
         error = np.abs(base + dense.reshape(len(dense), -1).sum(axis=1) - game.output)
         left = np.flatnonzero(error > ADDITIVE * extent)

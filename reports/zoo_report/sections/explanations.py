@@ -45,6 +45,7 @@ class Explanations(Section):
             "of": shown,
             "why": base["why_method"] if base else "",
             "method": base["method"] if base else None,
+            "output": _output(base) if base else "",
             "importance": self._importance(base) if base else None,
             "features": (base or {}).get("features", [])[:TOP_FEATURES],
             "beeswarm": self._beeswarm(shown, base) if base else None,
@@ -130,7 +131,7 @@ class Explanations(Section):
         return svg.beeswarm(
             "Attribution of each feature, one dot a row of the test split",
             rows,
-            x_label=f"effect on the output ({result['space']})",
+            x_label=f"effect on {_output(result)}",
         )
 
     def _texts(self, name: str | None) -> list[dict[str, Any]] | None:
@@ -190,21 +191,25 @@ class Explanations(Section):
         return {
             "rows": rows,
             "several": several,
-            "truths": any(row["truth"] for row in rows),
+            "classes": self.task in ("binary", "multiclass"),
             "width": first["images"].shape[2],
             "height": first["images"].shape[1],
         }
 
     def _attributed(self, name: str, arrays: dict[str, np.ndarray], k: int) -> dict[str, str]:
+        """The picture, what the variant said of it, and of which class it is if that is another."""
         predicted = str(arrays["predicted"][k]) if "predicted" in arrays else ""
         outputs = [str(item) for item in arrays.get("outputs", [])]
-        column = outputs.index(predicted) if predicted in outputs else 0
-        dense = arrays["dense"][k]  # (h, w, outputs), or (h, w, channels, outputs)
-        if dense.ndim == 4:  # what a pixel did is what its channels did together
+        dense = arrays["dense"][k][..., 0]  # (h, w), or (h, w, channels)
+        if dense.ndim == 3:  # what a pixel did is what its channels did together
             dense = dense.sum(axis=2)
-        column = min(column, dense.shape[-1] - 1)
-        source = picture.png(picture.overlay(arrays["images"][k], dense[..., column]))
-        return {"src": source, "predicted": clean(predicted), "variant": name}
+        explained = outputs[int(arrays["targets"][k])] if "targets" in arrays and outputs else ""
+        if self.task == "binary" and explained not in ("", predicted):
+            dense, explained = -dense, predicted  # the logit is that of the other class
+        other = explained if self.task == "multiclass" and explained != predicted else ""
+        source = picture.png(picture.overlay(arrays["images"][k], dense))
+        return {"src": source, "predicted": clean(predicted), "variant": name,
+                "other": clean(other)}  # fmt: skip
 
     def _explained(self) -> list[tuple[str, dict[str, Any]]]:
         """``(variant, result)`` of every explanation."""
@@ -317,3 +322,16 @@ def _is_interval(value: Any) -> bool:
 def _method(arrays: dict[str, Any]) -> str:
     """The explanation method that made some stored arrays."""
     return clean(str(arrays.get("method", "")))
+
+
+def _output(result: dict[str, Any]) -> str:
+    """What is explained, in words: ``the logit of yes``."""
+    names = result.get("output_names") or []
+    of = (
+        str(names[0])
+        if len(names) == 1
+        else "each row's predicted class"
+        if names
+        else "the output"
+    )
+    return f"the {result['space']} of {clean(of)}"

@@ -114,7 +114,7 @@ class Verdict(Section):
                 "small": f"{cell.small}, n = {count(row.get('n'))}",
             },
             {
-                "label": "Groups with a measurable loss",
+                "label": "Groups with a loss that matters",
                 "value": f"{len({(r['attribute'], r['group']) for r in best.losses})}",
                 "small": f"of {best.groups}, in {plural(best.tested, 'comparison')}",
             },
@@ -132,10 +132,11 @@ class Verdict(Section):
         rows = [
             [
                 Cell(str(gate["name"])),
+                Cell(value_text(gate.get("variant"))),
                 Cell("passed", tone="good") if gate.get("passed") else Cell("failed", tone="bad"),
                 Cell(value_text(gate.get("expected"))),
-                Cell(value_text(gate.get("received"))),
+                self._number(gate.get("received"), gate.get("reason")),
             ]
             for gate in gates
         ]
-        return Table("Gates", ["Gate", "Result", "Expected", "Received"], rows)
+        return Table("Gates", ["Gate", "Variant", "Result", "Expected", "Received"], rows)
