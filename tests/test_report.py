@@ -518,7 +518,7 @@ def test_failed_gate():
     found = by_hand(CALM, passed=False, received=0.03)
     assert found.gates() == "1 of 1 gate check failed"
     page = Page(render(found.bundle).html)
-    assert "drop failed <= 0.01 0.03" in re.sub(r"\s+", " ", " ".join(page.text))
+    assert "drop – failed <= 0.01 0.03" in re.sub(r"\s+", " ", " ".join(page.text))
 
 
 def test_a_model_without_a_target_is_reported_as_such(full):

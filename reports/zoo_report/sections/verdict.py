@@ -135,7 +135,7 @@ class Verdict(Section):
                 Cell(value_text(gate.get("variant"))),
                 Cell("passed", tone="good") if gate.get("passed") else Cell("failed", tone="bad"),
                 Cell(value_text(gate.get("expected"))),
-                self._number(gate.get("received"), gate.get("reason")),
+                self._number(gate.get("received"), gate.get("reason"), value_text),
             ]
             for gate in gates
         ]
