@@ -345,3 +345,24 @@ def test_what_comes_after_an_own_series(run, zoo, tmp_path):
     daily = weekly(tmp_path / "daily.csv", step="D")
     code, *_, document = zoo("predict", run["run"], daily, "--json")
     assert (code, document["error"]["kind"]) == (2, "bad_dates")
+
+
+def test_a_forecaster_takes_what_its_config_names():
+    """``season`` is known of the data; a build that does not ask for it is not given it."""
+    from dataclasses import replace
+
+    from zoo.backend import keras
+    from zoo.data.table import Request
+    from zoo.registry import models
+    from zoo.train.session import prepare
+
+    def build(shape, outputs):
+        series = keras.Input(shape)
+        return keras.Model(series, keras.layers.Dense(outputs)(series))
+
+    spec = replace(
+        models().get("nlinear"), build=build, config={"shape": (104,), "outputs": 26}, tiny={}
+    )
+    session = prepare(spec, Request(data="co2"), settings={}, seed=0, deterministic=False)
+    assert set(session.config) == {"shape", "outputs"}
+    assert session.build().output_shape == (None, session.config["outputs"])
