@@ -316,6 +316,7 @@ def test_gates_say_which_variant_and_why():
 def test_a_logit_of_the_other_class_is_turned_around(predicted, flipped):
     """The one logit of a binary model is the second class's; evidence is shown for what is said."""
     from zoo_report import picture
+    from zoo_report.bundle import ARRAYS
     from zoo_report.sections.base import Page as SectionPage
     from zoo_report.sections.explanations import Explanations
 
@@ -327,6 +328,7 @@ def test_a_logit_of_the_other_class_is_turned_around(predicted, flipped):
     seen = -dense[0, :, :, 0, 0] if flipped else dense[0, :, :, 0, 0]
     assert shown["src"] == picture.png(picture.overlay(arrays["images"][0], seen))
     assert shown["other"] == ""
+    assert set(arrays) <= set(ARRAYS)  # what is read of a file
     other = Explanations(SectionPage.of(build("multiclass", n=700)))
     arrays |= {"outputs": np.array(["cat", "dog", "emu"]), "targets": np.array([2])}
     assert other._attributed("int8", arrays, 0)["other"] == "emu"  # base's answer, explained there

@@ -18,7 +18,7 @@ _COMPARE = {"<=": operator.le, ">=": operator.ge}
 
 def _drop(deltas: Rows, variant: str, whole: bool) -> float | None:
     drops = [
-        -row["delta"]
+        0.0 - row["delta"]  # no negative zero
         for row in deltas
         if row["variant"] == variant
         and row["metric"] == "accuracy"

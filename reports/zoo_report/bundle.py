@@ -20,8 +20,8 @@ RESULT_FILES = {
     "explain": schema.ExplainResult,
     "fairness": schema.FairnessResult,
 }
-ARRAYS = ("method", "row", "values", "base", "output", "names", "outputs", "display", "images", "dense",
-          "truth", "predicted", "words")  # fmt: skip
+ARRAYS = ("method", "row", "values", "base", "output", "names", "outputs", "targets", "display", "images",
+          "dense", "truth", "predicted", "words")  # fmt: skip
 #: What a variant's answers look like, by the kind of picture that is made of them.
 SHOWN = ("kind", "origin", "past", "truth", "forecast", "baseline", "baseline_name", "mase", "unit",
          "target", "pictures", "reconstructions", "samples", "walk", "dimensions", "nats")  # fmt: skip
