@@ -338,3 +338,15 @@ def test_a_distilled_variants_speed_is_compared(zoo, run_cnn):
     speed = compare_speed(reopen(run), run.select("all"), 0.05, QUIET)
     assert speed["distill-mlp"]["error"] is None
     assert speed["distill-mlp"]["ratio"] > 0
+
+
+def test_pictures_of_an_array_are_shown_at_the_models_size(zoo, trained, tmp_path):
+    data = trained("cnn").parent.parent / "bars.npz"
+    words = ("--set", "size=16", "--epochs", "1", "--set", "filters=4,4", "--set", "dense=8")
+    assert (
+        zoo("train", "cnn", "--data", data, *words, "--name", "wide", "--runs", tmp_path).code == 0
+    )
+    assert zoo("explain", tmp_path / "wide", "--samples", "4").code == 0
+    with np.load(tmp_path / "wide" / "base" / "explain.npz", allow_pickle=False) as stored:
+        assert stored["images"].shape[1:3] == stored["dense"].shape[1:3] == (16, 16)
+    assert zoo("report", tmp_path / "wide").code == 0

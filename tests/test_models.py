@@ -231,11 +231,16 @@ def test_efficientnets_pictures_are_what_its_published_weights_want():
     import numpy as np
 
     from zoo.backend import keras
-    from zoo.models.applications import _MEAN, _SPREAD, _efficient
+    from zoo.models.applications import _MEAN, _SPREAD, _stretched
+    from zoo.registry import models
 
     x = np.random.default_rng(0).uniform(size=(2, 4, 4, 3)).astype("float32")
     mean, spread = np.array(_MEAN), np.array(_SPREAD)
     inputs = keras.Input((4, 4, 3))
-    ranged = keras.Model(inputs, _efficient(inputs))(x).numpy()
+    ranged = keras.Model(inputs, _stretched(inputs))(x).numpy()
     expected = (x - mean) / spread / np.sqrt(spread)
-    np.testing.assert_allclose((ranged / 255 - mean) / spread, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose((ranged - mean) / spread, expected, rtol=1e-4, atol=1e-4)
+    spec = models().get("efficientnet_b0")
+    for stretched in (True, False):  # a run from before has no such setting and no such layer
+        made = spec.build(**{**spec.config, **spec.tiny, "stretched": stretched})
+        assert ("stretched" in [layer.name for layer in made.layers]) is stretched

@@ -447,12 +447,13 @@ def test_update_changes_what_is_named_alone(tmp_path):
 
 def test_what_a_killed_process_left_goes_with_the_next_training(tmp_path):
     run = make(tmp_path, status="interrupted")
-    for name in (".tmp-base-00aa", ".tmp-int8-00bb"):
+    for name in (".tmp-base-00aa00aa", ".tmp-int8-00bb00bb", ".tmp-base-x-00aa00aa"):
         (run.path / name).mkdir()
         (run.path / name / "model.tflite").write_bytes(b"half")
     with run.training():
-        assert not (run.path / ".tmp-base-00aa").exists()
-        assert (run.path / ".tmp-int8-00bb").exists()  # a compression may be at work there
+        assert not (run.path / ".tmp-base-00aa00aa").exists()
+        assert (run.path / ".tmp-base-x-00aa00aa").exists()
+        assert (run.path / ".tmp-int8-00bb00bb").exists()  # a compression may be at work there
     run.log({"epoch": 1, "val_perplexity": float("inf"), "loss": 1.5})
     (row,) = run.read_log()
     assert row == {"epoch": 1, "val_perplexity": None, "loss": 1.5}

@@ -36,6 +36,7 @@ BASE = "base"
 TRAINING = ".training.lock"  # held by the process that trains a run
 #: Where runs live unless told otherwise.
 RUNS = Path("runs")
+SALT = 4  # random bytes in the name of what is not finished
 
 
 def sha256_file(path: Path, files: Iterable[Path] | None = None) -> str:
@@ -74,7 +75,7 @@ def check_name(name: str, what: str = "run name") -> str:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that it is there whole or not at all, even across a power cut."""
-    temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(SALT)}")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -103,7 +104,7 @@ def new_folder(target: Path, replace: Path | None = None) -> Iterator[Path]:
     which the present one is moved first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
+    temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(SALT)}")
     temporary.mkdir()
     try:
         yield temporary
@@ -143,7 +144,7 @@ def replace_folder(target: Path, sign: str) -> Iterator[Path]:
 
 def _sweep(parent: Path, name: str) -> None:
     """Remove what a process that was killed left of a folder that it made; its lock is held."""
-    for left in parent.glob(f".tmp-{name}-*"):
+    for left in parent.glob(f".tmp-{name}-" + 2 * SALT * "[0-9a-f]"):  # of no longer name's
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -524,7 +525,7 @@ def create_run(root: Path, name: str, fill: Callable[[Path], None]) -> Run:
 
 def point_latest(root: Path, name: str) -> None:
     """Point ``root/latest`` to a run, atomically."""
-    link = root / f".tmp-latest-{secrets.token_hex(4)}"
+    link = root / f".tmp-latest-{secrets.token_hex(SALT)}"
     link.symlink_to(name)
     link.replace(root / "latest")
 

@@ -13,6 +13,7 @@ folded layer are the folded rounded weights.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,9 +82,8 @@ class FakeQuantizer(Attached):
         self.places: list[Place] = []
         self._overridden: list[Any] = []
         self._observed: dict[int, tuple[float, float]] | None = None
-        self._training: Any = (
-            None  # of the pass that the model as a whole is in, where that is told
-        )
+        # Of the pass that the model as a whole is in, where that is told; replicas have a thread each.
+        self._pass = threading.local()
         if not self.kernels:
             raise ValueError("the model has no kernel that can be quantised")
         for kernel in self.kernels:
@@ -139,7 +139,7 @@ class FakeQuantizer(Attached):
         quantizer = self
 
         def rounded_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            training = quantizer._training
+            training = getattr(quantizer._pass, "training", None)
             if training is None:
                 training = self._get_call_context().get_value("training")
             if entering is not None:
@@ -163,16 +163,16 @@ class FakeQuantizer(Attached):
         quantizer = self
 
         def known(self: Any, *args: Any, **kwargs: Any) -> Any:
-            before = quantizer._training
+            before = getattr(quantizer._pass, "training", None)
             if before is None:
                 told = (
                     self._get_call_context().get_value("training") if training is None else training
                 )
-                quantizer._training = told
+                quantizer._pass.training = told
             try:
                 return method(self, *args, **kwargs)
             finally:
-                quantizer._training = before
+                quantizer._pass.training = before
 
         return known
 

@@ -323,18 +323,15 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _decimal_commas(cells: Any) -> Any:
-    """Numbers such as 3,14, where most cells of a column are: the usual form beside ``;``.
-
-    Other cells are left as they are, to be judged like those among numbers with a point.
-    """
+    """Numbers such as 3,14, where all cells of a column are: the usual form beside ``;``."""
     import pandas as pd
 
     points = cells.mask(cells.isin(MISSING_NUMBERS)).str.replace(",", ".", regex=False)
-    numbers = pd.to_numeric(points, errors="coerce")
-    strays = int(points.notna().sum() - numbers.notna().sum())
-    if not strays and (numbers.notna().any() or points.equals(cells)):
-        return numbers
-    return cells.where(numbers.isna(), points) if strays < numbers.notna().sum() else cells
+    try:
+        numbers = pd.to_numeric(points)
+    except ValueError:
+        return cells
+    return numbers if numbers.notna().any() or points.equals(cells) else cells
 
 
 def open_text(path: Path) -> IO[str]:

@@ -62,19 +62,18 @@ def _torch(x: Any) -> Any:
     return keras.layers.Rescaling([1 / spread for spread in _SPREAD], offset, name="standard")(x)
 
 
-def _efficient(x: Any) -> Any:
-    """0 to 1 -> 0 to 255, as EfficientNet's own standardising layer wants it.
+def _stretched(x: Any) -> Any:
+    """Pictures from 0 to 1 such that what is standardised afterwards is divided by the root of
+    ImageNet's deviations, too.
 
-    The published weights were trained on pictures divided by the variances in place of the
-    deviations. Keras mends that by a layer behind its own, without weights, which it adds for
-    "imagenet" alone: a run that is loaded again would lack it. Here it is done before, always.
+    EfficientNet's published weights were trained so. Keras does it by a layer without weights behind
+    the standardising one, which it adds for "imagenet" alone: a run that is loaded again would lack it.
     """
     from zoo.backend import keras
 
     factors = [spread**-0.5 for spread in _SPREAD]
-    offset = [255 * (1 - factor) * mean for factor, mean in zip(factors, _MEAN, strict=True)]
-    scale = [255 * factor for factor in factors]
-    return keras.layers.Rescaling(scale, offset, name="range")(x)
+    offset = [(1 - factor) * mean for factor, mean in zip(factors, _MEAN, strict=True)]
+    return keras.layers.Rescaling(factors, offset, name="stretched")(x)
 
 
 def _scale(factor: float, offset: float) -> Callable[[Any], Any]:
@@ -94,7 +93,7 @@ APPLICATIONS: dict[str, Application] = {
         "MobileNetV2", 32, _scale(2.0, -1.0),
         f"{_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
     "efficientnet_b0": Application(
-        "EfficientNetB0", 32, _efficient,
+        "EfficientNetB0", 32, _scale(255.0, 0.0),
         "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
         "50bc09e76180e00e4465e1a485ddc09d"),
     "inception_v3": Application(
@@ -113,6 +112,7 @@ def build(
     dropout: float = 0.2,
     width: float = 1.0,
     weights: str = "",
+    stretched: bool = False,
 ) -> keras.Model:
     """Pictures from 0 to 1, float32 (batch, height, width, channels) -> logits (batch, outputs).
 
@@ -124,6 +124,7 @@ def build(
         width: the channels of every convolution times this; 1 is the published network.
         weights: "" for random ones, "imagenet" for the published ones of all layers but the last,
             or a file of those. Used to start a training from, never to load a run.
+        stretched: the pictures as EfficientNet's published weights want them: :func:`_stretched`.
 
     Raises:
         ZooError: weights that can't be had, or that don't fit the settings.
@@ -138,7 +139,7 @@ def build(
     if enlarge > 1:
         x = layers.UpSampling2D(enlarge, name="enlarge")(x)
     if x.shape[-1] == 3:
-        x = row.prepare(x)
+        x = row.prepare(_stretched(x) if stretched else x)
     source = _weights(name, width, int(x.shape[-1]), weights)
     body = getattr(keras.applications, row.function)
     try:
@@ -220,7 +221,13 @@ def _thinned(network: Any, width: float) -> Any:
 
 
 def _spec(
-    name: str, params: int, accuracy: str, source: str, side: int = 0, width: float = 0.125
+    name: str,
+    params: int,
+    accuracy: str,
+    source: str,
+    side: int = 0,
+    width: float = 0.125,
+    **more: Any,
 ) -> ModelSpec:
     """``side`` and ``width`` are those of the test-sized net; ``side`` 0 is the least one."""
     side = side or APPLICATIONS[name].least
@@ -233,7 +240,7 @@ def _spec(
         kinds=("image",),
         build=partial(build, name),
         config={"shape": (224, 224, 3), "outputs": 1000, "dropout": 0.2, "width": 1.0,
-                "weights": ""},
+                "weights": "", **more},
         tiny={"shape": (side, side, 1), "outputs": 3, "width": width},
         data="mnist_5k",
         published=f"{accuracy} % top-1 accuracy on ImageNet (keras.applications)",
@@ -248,7 +255,15 @@ def _spec(
 SPECS = [
     _spec("resnet50", 25_636_712, "74.9", "He, Zhang, Ren & Sun, CVPR 2016"),
     _spec("mobilenet_v2", 3_538_984, "71.3", "Sandler et al., CVPR 2018", side=64),
-    _spec("efficientnet_b0", 5_330_571, "77.1", "Tan & Le, ICML 2019", side=64, width=0.07),
+    _spec(
+        "efficientnet_b0",
+        5_330_571,
+        "77.1",
+        "Tan & Le, ICML 2019",
+        side=64,
+        width=0.07,
+        stretched=True,
+    ),
     _spec("inception_v3", 23_851_784, "77.9", "Szegedy et al., CVPR 2016"),
     _spec("densenet121", 8_062_504, "75.0", "Huang, Liu, van der Maaten & Weinberger, CVPR 2017"),
 ]

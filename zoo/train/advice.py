@@ -38,8 +38,10 @@ def advise(
     ``verdict`` is ``diverging``, ``overfitting``, ``still improving``, ``underfitting``, ``plateau``
     or ``too short``.
     """
-    train = [float(row["loss"]) for row in rows]
-    valid = [float(row["val_loss"]) for row in rows]
+    train, valid = (
+        [math.inf if row[name] is None else float(row[name]) for row in rows]
+        for name in ("loss", "val_loss")
+    )
     count = len(rows)
     if count < FEWEST:
         why = f"{count} epoch{'s' * (count != 1)}: a curve needs {FEWEST} at least"
@@ -50,7 +52,7 @@ def advise(
     regained = train[-1] - train[lowest]
     fall = max(train[0] - train[lowest], 0.01 * abs(train[lowest]), 1e-12)
     rate = float(options["learning_rate"])
-    if not math.isfinite(train[-1]) or regained > REGAINED * fall:
+    if not math.isfinite(train[-1] + valid[-1]) or regained > REGAINED * fall:
         why = (f"the training loss rose from {train[lowest]:.4g} (epoch {lowest + 1}) to "
                f"{train[-1]:.4g}")  # fmt: skip
         return _said("diverging", why, [f"--set learning_rate={rate / 5:.2g}", *_calmer(options)])

@@ -93,6 +93,10 @@ def callback_state(callbacks: Sequence[Any]) -> dict[str, np.ndarray]:
 def restore_callbacks(callbacks: Sequence[Any], arrays: dict[str, np.ndarray]) -> None:
     """Put :func:`callback_state` back, after ``on_train_begin`` has reset the callbacks."""
     lists: dict[tuple[int, str], dict[int, np.ndarray]] = {}
+    for k, callback in enumerate(callbacks):
+        for j, variable in enumerate(getattr(callback, "held", ())):
+            if f"held/{k}/{j}" not in arrays:  # a checkpoint from before there was such a count
+                variable.assign(np.zeros(variable.shape))
     for key, value in arrays.items():
         kind, *parts = key.split("/")
         if kind == "held":

@@ -18,7 +18,7 @@ from zoo.data.core import open_data
 from zoo.data.table import Data, Request
 from zoo.errors import FAILURE, ZooError, unknown
 from zoo.progress import Progress
-from zoo.run import Run, Variant, create_run, guard_disk, hash_of, write_atomic
+from zoo.run import RUNS, Run, Variant, create_run, guard_disk, hash_of, write_atomic
 from zoo.spec import ModelSpec
 from zoo.tasks import Example, get_task
 from zoo.train.distribution import Replicas, Strategy, open_replicas
@@ -108,7 +108,9 @@ class Session:
         words += _flags(self.request.document())
         words += ["--seed", str(self.seed)] if self.seed else []
         words += ["--deterministic"] if self.deterministic else []
-        words += ["--init-from", self.init.name] if self.init is not None else []
+        if self.init is not None:
+            here = self.init.path.parent.resolve() == RUNS.resolve()
+            words += ["--init-from", self.init.name if here else str(self.init.path)]
         for name, plain in (("precision", "auto"), ("strategy", "auto"), ("execution", "auto")):
             asked = getattr(self.engine, name)
             words += [f"--{name}", asked] if asked != plain else []
