@@ -492,3 +492,16 @@ def test_divergence_of_embeddings_has_a_place(tmp_path):
     options = TrainOptions(epochs=3, batch_size=BATCH, learning_rate=1e38, optimizer="sgd")
     with pytest.raises(ZooError, match=r"diverged.*at step \d+ \(epoch \d"):
         train(model, options, samples, checkpoints=tmp_path, validate=lambda: {"val_loss": 1.0})
+
+
+def test_what_a_checkpoint_does_not_hold_is_left_or_a_count_of_none():
+    """A fresh training holds nothing; an older checkpoint lacks what came to be counted since."""
+    from zoo.backend import keras, tf
+    from zoo.train.checkpoint import restore_callbacks
+
+    callback = keras.callbacks.Callback()
+    callback.held = [tf.Variable([1.0, 0.0]), tf.Variable(-1)]
+    restore_callbacks([callback], {})
+    assert [variable.numpy().tolist() for variable in callback.held] == [[1.0, 0.0], -1]
+    restore_callbacks([callback], {"held/0/0": np.array([0.0, 1.0])})
+    assert [variable.numpy().tolist() for variable in callback.held] == [[0.0, 1.0], 0]

@@ -95,8 +95,8 @@ def restore_callbacks(callbacks: Sequence[Any], arrays: dict[str, np.ndarray]) -
     lists: dict[tuple[int, str], dict[int, np.ndarray]] = {}
     for k, callback in enumerate(callbacks):
         for j, variable in enumerate(getattr(callback, "held", ())):
-            if f"held/{k}/{j}" not in arrays:  # a checkpoint from before there was such a count
-                variable.assign(np.zeros(variable.shape))
+            if f"held/{k}/0" in arrays and f"held/{k}/{j}" not in arrays:
+                variable.assign(np.zeros(variable.shape))  # a count that there was not before
     for key, value in arrays.items():
         kind, *parts = key.split("/")
         if kind == "held":
