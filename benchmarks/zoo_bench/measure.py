@@ -23,7 +23,7 @@ from zoo_bench.loadgen import SCENARIOS, import_loadgen, limit_seconds
 from zoo_bench.worker import ONLY
 
 OFFLINE_BATCH = 32  # the gain of larger ones on a CPU is small, the memory is not
-_LATENCIES = ("mean", "p50", "p90", "p99")
+LATENCIES = ("mean", "p50", "p90", "p99")
 
 
 def measure(
@@ -124,7 +124,7 @@ def _unmeasured(scenario: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "queries": None,
         "samples": None,
         "seconds": None,
-        "latency_ms": dict.fromkeys(_LATENCIES),
+        "latency_ms": dict.fromkeys(LATENCIES),
         "throughput": None,
         "peak_memory_mb": None,
         "batch_reason": None,

@@ -132,11 +132,12 @@ def benchmark_suite(
 def _unmeasured(run: Run, variant: str, reason: str, error: str) -> dict[str, Any]:
     """The row of a variant that there is nothing to measure of."""
     from zoo.schema import BenchmarkResult
+    from zoo_bench.measure import LATENCIES
 
     return BenchmarkResult(
         run=str(run.path), model=run.document()["spec"]["name"], variant=variant, runtime="litert",
         scenario="SingleStream", batch=1, threads=1, valid=False, reason=reason, error=error,
-        latency_ms=dict.fromkeys(("mean", "p50", "p90", "p99")),
+        latency_ms=dict.fromkeys(LATENCIES),
     ).model_dump(mode="json")  # fmt: skip
 
 
