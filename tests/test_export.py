@@ -149,6 +149,18 @@ def test_a_conversion_that_fails_says_so(monkeypatch):
         to_litert(model, batch=None)
 
 
+def test_operations_that_litert_lacks_are_named():
+    from zoo.backend import keras
+    from zoo.errors import ZooError
+    from zoo.export import to_litert
+
+    inputs = keras.Input((4, 4, 4, 2))
+    model = keras.Model(inputs, keras.layers.MaxPooling3D()(inputs), name="scan")
+    with pytest.raises(ZooError) as error:
+        to_litert(model)
+    assert error.value.received == "operations that LiteRT has no kernels for: MaxPool3D"
+
+
 def test_a_file_names_its_inputs_outputs_and_layers_alone():
     from ai_edge_litert.interpreter import Interpreter
 

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,10 +140,18 @@ def to_litert(
         except Exception as error:  # the converter's class is not public, and others get through
             raise ZooError(
                 f"{model.name} could not be converted to LiteRT ({format}).",
-                received=" ".join(str(error).split())[:300],
+                received=_reason(str(error)),
                 kind="conversion_failed",
                 exit_code=FAILURE,
             ) from error
+
+
+def _reason(text: str) -> str:
+    """What a converter gave up at: the operations that it names, or how its message begins."""
+    lacking = re.search(r"TF Select ops: (.+)", text)
+    if lacking:
+        return f"operations that LiteRT has no kernels for: {lacking[1].strip()}"
+    return " ".join(text.split())[:300]
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ def audit(
     wanted = parse_gates(gates)
     if recipes is None:
         recipes = _applicable(run, progress)
-    session = opened(run, recipes)
-    failed = [row for row in compress_all(session, run, recipes, BASE, progress) if row["error"]]
+    session, planned = opened(run, recipes)
+    failed = [row for row in compress_all(session, run, planned, BASE, progress) if row["error"]]
     chosen = run.select("all")
     measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)
     speed = compare_speed(session, chosen, seconds / 5, progress)

@@ -11,6 +11,7 @@ from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Run, find_run
 
 if TYPE_CHECKING:
+    from zoo.compress.recipe import Parsed
     from zoo.train.session import Session
 
 
@@ -24,12 +25,14 @@ def compress(
 ) -> dict[str, Any]:
     """Make the variants of recipes. A recipe that fails is a row with its ``error``."""
     run = find_run(text, root)
-    session = opened(run, recipes, variant)
-    return {"run": str(run.path), "results": compress_all(session, run, recipes, variant, progress)}
+    session, planned = opened(run, recipes, variant)
+    return {"run": str(run.path), "results": compress_all(session, run, planned, variant, progress)}
 
 
-def opened(run: Run, recipes: Sequence[str], parent: str = BASE) -> Session:
-    """The session of a run that recipes are to be made of.
+def opened(
+    run: Run, recipes: Sequence[str], parent: str = BASE
+) -> tuple[Session, list[tuple[str, list[Parsed]]]]:
+    """The session of a run, and the steps of each recipe that is to be made of it.
 
     What one of them lacks must not cost the work on the others, and a typo need not wait until the
     data are read. Raises :class:`ZooError` for all that can be refused before any work.
@@ -41,25 +44,28 @@ def opened(run: Run, recipes: Sequence[str], parent: str = BASE) -> Session:
     for recipe in recipes:
         parse(recipe)
     session = reopen(run)
-    for recipe in recipes:
-        plan(session, run, recipe, parent)
-    return session
+    return session, [(recipe, plan(session, run, recipe, parent)) for recipe in recipes]
 
 
 def compress_all(
-    session: Session, run: Run, recipes: Sequence[str], parent: str, progress: Progress
+    session: Session,
+    run: Run,
+    planned: Sequence[tuple[str, list[Parsed]]],
+    parent: str,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
+    """The rows of the variants that :func:`opened` planned; one that fails has its ``error``."""
     from zoo.backend import tf
     from zoo.compress.recipe import compress as make
 
     results = []
-    for recipe in recipes:
+    for recipe, steps in planned:
         try:
-            results.append(make(session, run, recipe, progress, parent).document())
+            results.append(make(session, run, steps, progress, parent).document())
         except Interrupted:
             raise
         except ZooError as error:
-            if error.exit_code != FAILURE and len(recipes) == 1:
+            if error.exit_code != FAILURE and len(planned) == 1:
                 raise
             results.append(_failed_row(run, parent, recipe, error.brief))
         except (RuntimeError, ValueError, tf.errors.OpError) as error:  # a converter that gives up

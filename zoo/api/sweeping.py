@@ -55,7 +55,7 @@ def sweep(
     base = run.variant(BASE)
     limits = dict(limits or {})
     chosen_recipes = list(recipes) or grid(models().get(run.document()["spec"]["name"]).skips)
-    session = opened(run, chosen_recipes)
+    session, planned = opened(run, chosen_recipes)
     for part in (split, "test"):
         size = len(predictions_of(base, part, session))
         if size < min_cell:
@@ -66,7 +66,7 @@ def sweep(
                 hint=f"--min-cell {size}",
                 kind="too_few_rows",
             )
-    made = compress_all(session, run, chosen_recipes, BASE, progress)
+    made = compress_all(session, run, planned, BASE, progress)
     found = [base, *(run.variant(row["variant"]) for row in made if not row["error"])]
     measured = {
         row["variant"]: row

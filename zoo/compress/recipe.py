@@ -135,12 +135,12 @@ def chain(origin: Variant, recipe: str) -> list[Parsed]:
 
 
 def compress(
-    session: Session, run: Run, recipe: str, progress: Progress, parent: str = BASE
+    session: Session, run: Run, steps: Sequence[Parsed], progress: Progress, parent: str = BASE
 ) -> Variant:
-    """Make the variant of a recipe from another variant; intermediates are variants, and reused."""
+    """Make the variant of steps that :func:`plan` gave; intermediates are variants, and reused."""
     current = run.variant(parent)
     before = _made(current)
-    for parsed in plan(session, run, recipe, parent):
+    for parsed in steps:
         before.append(parsed.text)
         session = session.of(current)
         current = _one(session, run, current, parsed, "+".join(before), slug(before), progress)

@@ -131,11 +131,7 @@ class Session:
         spec = models().get(name)
         check_fit(spec, self.data)
         if config is None:
-            known = {**self.plan, **self.config}
-            asked = FROM_DATA & {"shape", *spec.config} & set(known)
-            from_data = {key: known[key] for key in asked}
-            config = {**spec.config, **{k: tuple(v) if isinstance(v, list) else v
-                                        for k, v in from_data.items()}}  # fmt: skip
+            config = {**spec.config, **_from_data(spec, {**self.plan, **self.config})}
         own = TrainOptions.parse(dict(spec.train))
         options = replace(own, epochs=self.options.epochs, batch_size=self.options.batch_size)
         if self.data.kind != "image":
@@ -147,8 +143,7 @@ class Session:
         model = variant.document()["model"]
         if model is None:
             return self
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in model["config"].items()}
-        return self.as_model(model["name"], config)
+        return self.as_model(model["name"], _built_with(model["config"]))
 
     def samples(self, part: str) -> Samples | Stream:
         """Encoded inputs and training targets of a split, held where they are at most
@@ -432,13 +427,22 @@ def prepare(
     plan = preprocess.fit(data, {**encoding, **chosen})
     if "outputs" in config:
         config["outputs"] = get_task(data.task).outputs(len(data.classes))
-    taken = {"shape", *spec.config}  # a build takes what its config names
-    from_plan = {key: plan[key] for key in FROM_DATA & taken if key in plan}
-    config |= {k: tuple(v) if isinstance(v, list) else v for k, v in from_plan.items()}
+    config |= _from_data(spec, plan)
     return Session(
         spec, request, data, plan, config, options, seed, deterministic, engine, init=init,
         settings=dict(settings),
     )  # fmt: skip
+
+
+def _from_data(spec: ModelSpec, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is built with that the data decide: of this, a build takes what its config names."""
+    asked = FROM_DATA & {"shape", *spec.config} & set(known)
+    return _built_with({key: known[key] for key in asked})
+
+
+def _built_with(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config as ``build`` takes it: shapes are tuples, which JSON has not."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
 
 
 def _of_preset(spec: ModelSpec, preset: str, offline: bool) -> dict[str, dict[str, Any]]:
