@@ -121,6 +121,46 @@ def _change(row: dict, name: str, sd: bool = False) -> str:
     return told + ("" if spread is None else f" ± {factor * spread:.{digits}f}")
 
 
+def distillation_block() -> str:
+    """What a teacher gives a smaller model over the same training without one."""
+
+    def over(d: dict) -> str:
+        ends = (
+            "" if d["ci_low"] is None else f" [{100 * d['ci_low']:+.2f}, {100 * d['ci_high']:+.2f}]"
+        )
+        return f"{100 * d['mean']:+.2f}{ends}"
+
+    rows = json.loads((ROOT / "benchmarks" / "results" / "distillation.json").read_text())
+    lines, last = [], None
+    for row in rows:
+        seeds = list(row["seeds"].values())
+        mean = {
+            side: statistics.mean(found[side]["value"] for found in seeds)
+            for side in ("teacher", "alone", "taught")
+        }
+        ratios = {
+            name: [found["taught"][name] / found["teacher"][name] for found in seeds
+                   if found["taught"][name] and found["teacher"][name]]
+            for name in ("bytes", "p90_ms")
+        }  # fmt: skip
+        lines.append([
+            f"`{row['teacher']}`", f"`{row['student']}`", len(seeds), seeds[0]["teacher"]["metric"],
+            *(f"{value:.4f}" for value in mean.values()), over(row["gained"]["value"]),
+            over(row["gained"]["worst_group"]),
+            *(f"{statistics.mean(found):.3f}" if found else "-" for found in ratios.values()),
+        ])  # fmt: skip
+        last = max(seeds, key=lambda found: found["created"])
+    assert last is not None
+    return (
+        table(["teacher", "student", "seeds", "metric", "teacher's", "student alone", "taught",
+               "gain, points", "worst group's", "size", "p90"], lines)
+        + "\nAlone and taught from the same random start, on the same rows, for as many epochs; gains "
+        "are paired by seed, with 95 % intervals where there are several seeds. Size and p90 are shares "
+        f"of the teacher's. {last['device']}, TensorFlow {last['versions']['tensorflow']}, "
+        f"{last['created'][:10]}; `python benchmarks/distillation.py`.\n"
+    )  # fmt: skip
+
+
 def shortly_block() -> str:
     """What a few recipes cost and save, one line a model."""
     shown = ("int8", "prune:0.8", "prune:0.8+qat+int8")
@@ -341,6 +381,7 @@ BLOCKS = {
     "help": help_block,
     "targets": targets_block,
     "pretraining": pretraining_block,
+    "distillation": distillation_block,
     "training": training_block,
     "memory": memory_block,
     "speed": speed_block,

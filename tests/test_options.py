@@ -9,7 +9,8 @@ from zoo.errors import ZooError
 from zoo.progress import QUIET
 from zoo.tasks import TASKS
 from zoo.train.feed import Feed, Samples
-from zoo.train.losses import LOSSES, build_loss, check_loss, class_weights
+from zoo.train.losses import LOSSES, class_weights
+from zoo.train.objective import build_loss, check_loss
 from zoo.train.options import OPTIMIZERS, SCHEDULES, TrainOptions, apply_settings
 
 RNG = np.random.default_rng(0)

@@ -49,7 +49,7 @@ def test_the_bound_by_hand():
 
 
 def test_the_training_loss_is_minus_the_bound():
-    from zoo.train.losses import build_loss
+    from zoo.train.objective import build_loss
     from zoo.train.options import TrainOptions
 
     outputs = np.random.default_rng(1).normal(size=(5, 12 + 4)).astype(np.float32)
@@ -134,7 +134,7 @@ def test_the_fixed_noise_is_standard_normal_over_pictures():
 def test_beta_weighs_the_divergence_in_training_alone(beta):
     """Gradients are those of the reconstruction plus beta times the divergence; the loss is not."""
     from zoo.backend import keras, seed_everything, tf
-    from zoo.train.losses import build_loss
+    from zoo.train.objective import build_loss
     from zoo.train.options import TrainOptions
 
     seed_everything(0)

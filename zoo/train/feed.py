@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.train.augment import augment
-from zoo.train.losses import mixes
+from zoo.train.objective import mixes
 from zoo.train.options import TrainOptions
 
 #: Bytes of inputs that a stream makes at a time.

@@ -24,7 +24,7 @@ from zoo.train import checkpoint
 from zoo.train.divergence import diverged, locate
 from zoo.train.execution import STEPS_PER_CALL, Choice, Execution, Step, choose, compile_step
 from zoo.train.feed import Feed, Samples, Stream, has_batch_statistics
-from zoo.train.losses import build_loss
+from zoo.train.objective import build_loss
 from zoo.train.options import TrainOptions
 
 __all__ = ["Fitted", "Samples", "compile_model", "fit"]

@@ -7,39 +7,34 @@ outputs and the targets are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from zoo.errors import ZooError
-from zoo.tasks import Task
-
-if TYPE_CHECKING:
-    from zoo.train.options import TrainOptions
-
+#: A loss's options by name -> Keras' loss.
+Build = Callable[[Mapping[str, Any]], Any]
 #: Losses of one logit, of one logit a class, and of values, by the task's own.
 LOGIT, CLASSES, VALUES = "BinaryCrossentropy", "SparseCategoricalCrossentropy", "MeanSquaredError"
 FORECASTS = "MeanAbsoluteError"
 
 
-def _keras(name: str, **fixed: Any) -> Callable[[TrainOptions], Any]:
+def _keras(name: str, **fixed: Any) -> Build:
     """Keras' loss, its arguments, and options of the training by their names."""
 
-    def build(options: TrainOptions) -> Any:
+    def build(options: Mapping[str, Any]) -> Any:
         from zoo.backend import keras
 
-        own = {key: getattr(options, v) if isinstance(v, str) else v for key, v in fixed.items()}
+        own = {key: options[v] if isinstance(v, str) else v for key, v in fixed.items()}
         return getattr(keras.losses, name)(**own)
 
     return build
 
 
-def _of_classes(name: str, **fixed: Any) -> Callable[[TrainOptions], Any]:
+def _of_classes(name: str, **fixed: Any) -> Build:
     """The same of a loss that wants distributions over the classes, taking class indices too."""
     inner = _keras(name, **fixed)
 
-    def build(options: TrainOptions) -> Any:
+    def build(options: Mapping[str, Any]) -> Any:
         from zoo.backend import keras, tf
 
         loss = inner(options)
@@ -58,7 +53,7 @@ def _of_classes(name: str, **fixed: Any) -> Callable[[TrainOptions], Any]:
 
 
 #: Name -> {the task's own loss: the Keras loss for it}.
-LOSSES: dict[str, Mapping[str, Callable[[TrainOptions], Any]]] = {
+LOSSES: dict[str, Mapping[str, Build]] = {
     "cross_entropy": {
         LOGIT: _keras("BinaryCrossentropy", from_logits=True, label_smoothing="label_smoothing"),
         CLASSES: _of_classes(
@@ -106,71 +101,17 @@ def _negative_elbo() -> Any:
 
 
 #: Losses of tasks that Keras has none for.
-_OWN = {"NegativeElbo": _negative_elbo}
-
-
-def suitable(task: Task) -> list[str]:
-    """Names of the losses that suit a task."""
-    return ["default", *(name for name, row in LOSSES.items() if task.loss in row)]
-
-
-def check_loss(task: Task, options: TrainOptions) -> None:
-    """Raise :class:`ZooError` where loss, smoothing or class weights do not suit the task."""
-    if options.loss not in suitable(task):
-        raise ZooError(
-            f"The loss {options.loss} does not suit the task {task.name}.",
-            expected=f"one of: {', '.join(suitable(task))}",
-            received=options.loss,
-            kind="unsuitable_loss",
-        )
-    given = [name for name in ("label_smoothing",) if getattr(options, name)]
-    weighed = ["class_weight"] if options.class_weight != "none" else []
-    given += weighed
-    if given and (task.loss not in LOSSES["cross_entropy"] or (weighed and not task.classes)):
-        given = weighed if weighed and not task.classes else given
-        raise ZooError(
-            f"{given[0]} is for classes.",
-            expected="a task with classes",
-            received=f"{given[0]}={getattr(options, given[0])} and the task {task.name}",
-            kind="unsuitable_loss",
-        )
-
-
-def build_loss(task: Task, options: TrainOptions) -> Any:
-    """The Keras loss of a training."""
-    from zoo.backend import keras
-
-    check_loss(task, options)
-    soft = options.label_smoothing or mixes(options)
-    if options.loss == "default" and not (soft and task.loss in LOSSES["cross_entropy"]):
-        own = _OWN.get(task.loss) or partial(getattr(keras.losses, task.loss), **task.loss_args)
-        return own()
-    name = "cross_entropy" if options.loss == "default" else options.loss
-    return LOSSES[name][task.loss](options)
+OWN = {"NegativeElbo": _negative_elbo}
 
 
 #: What a loss of values measures, where it is not the task's own or that of standardised values.
-_UNITS = {
+UNITS = {
     "mse": "squared error",
     "mae": "absolute error",
     "huber": "Huber loss",
     "log_cosh": "log cosh of the error",
     "focal": "nats, focal",
 }
-
-
-def loss_unit(task: Task, options: TrainOptions) -> str:
-    """The unit of a training's loss: the task's own unless another loss was asked for."""
-    if options.loss in _UNITS:
-        return _UNITS[options.loss]
-    return _UNITS["mse"] if task.loss == VALUES else task.score_unit
-
-
-def mixes(options: TrainOptions) -> bool:
-    """Whether some augmentation mixes pictures, so that targets become soft."""
-    from zoo.train.augment import AUGMENTATIONS
-
-    return any(AUGMENTATIONS[name].mixes for name in options.augment)
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

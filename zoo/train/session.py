@@ -26,7 +26,8 @@ from zoo.train.execution import Choice, Execution
 from zoo.train.feed import Samples, Stream
 from zoo.train.initial import start_from
 from zoo.train.loop import Fitted, fit
-from zoo.train.losses import build_loss, check_loss, class_weights, loss_unit
+from zoo.train.losses import class_weights
+from zoo.train.objective import build_loss, check_loss, loss_unit
 from zoo.train.options import TrainOptions, apply_settings
 from zoo.train.trackers import check_trackers
 
