@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 BASE = "base"
+DECISION = "decision.json"
 TRAINING = ".training.lock"  # held by the process that trains a run
 #: Where runs live unless told otherwise.
 RUNS = Path("runs")
@@ -236,7 +237,21 @@ class Variant:
                 hint="Measure another variant, or make it again with `zoo compress`.",
                 kind="no_artifact",
             )
-        path = self.path / document["artifact"]
+        return self._made_with(document, document["artifact"])
+
+    def decision(self) -> dict[str, Any] | None:
+        """``decision.json``: how the artefact's outputs become answers, by group; None of most variants.
+
+        Raises :class:`ZooError` when it is no longer the file that the predictions were made with.
+        """
+        document = self.document()
+        if not document["needs_groups"]:
+            return None
+        return read_json(self._made_with(document, DECISION))
+
+    def _made_with(self, document: Mapping[str, Any], file: str) -> Path:
+        """A file of the variant, the one that ``variant.json`` names with its hash."""
+        path = self.path / file
         name = path.relative_to(self.run.path).as_posix()
         made = {entry["path"]: entry["sha256"] for entry in document["inputs"]}.get(name)
         found = sha256_file(path) if path.is_file() else None

@@ -96,7 +96,8 @@ class VariantDocument(Bound):
     metrics: dict[str, float | None] = {}
     parity: dict[str, Any] | None = None  # {max_abs, n, against}
     model: dict[str, Any] | None = None  # {name, version, config} where it is not the run's own
-    needs_groups: bool = False
+    needs_groups: bool = False  # answers depend on the group: see decision.json
+    randomized: bool = False  # some answers are drawn
     options: dict[str, Any] = {}
     seconds: float | None = None
     error: str | None = None

@@ -110,7 +110,7 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a compression recipe: ``name[:arg]``.
+    """One step of a recipe: ``name[:arg]``.
 
     ``kind`` is ``retrain`` where the weights are trained further and ``transform`` where they are
     only converted; a transform ends a chain. ``parse`` turns the text after the colon into options
@@ -118,7 +118,9 @@ class Step:
     ``grid`` holds the settings that a sweep tries, as they stand in a recipe. ``artifact`` is the name
     of the file that is measured, by whose end :mod:`zoo.predict` knows its runtime. ``again`` tells
     whether the step may follow itself; most undo what they did before. ``check(session, options)``
-    raises for a model that the step does not apply to.
+    raises for a model that the step does not apply to. ``mitigates`` tells the steps of bias mitigation
+    from those of compression. One that ``decides`` leaves the artefact as it is and says how its outputs
+    become answers: its ``run(session, parent, name, recipe, options)`` makes the variant.
     """
 
     name: str
@@ -132,3 +134,5 @@ class Step:
     artifact: str = "model.tflite"
     again: bool = False
     check: Callable[..., None] | None = None
+    mitigates: bool = False
+    decides: bool = False

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from zoo.errors import ZooError
 from zoo.kernels import kernels
 from zoo.metrics import intervals
+from zoo.mitigate.thresholds import decide
 from zoo.predict import compiled, open_artifact, point_metrics, predict_rows, runtime_of
 from zoo.predictions import Predictions
 from zoo.run import BASE, Run, Variant, sha256_file, write_arrays, write_atomic
 from zoo.tasks import function_of, get_task
-from zoo.train.session import Session
+from zoo.train.session import Session, reopen
 
 ARTIFACT = "model.tflite"
 #: What a report draws of a variant beside its numbers: see :mod:`zoo.train.pictures`.
@@ -163,9 +166,34 @@ def more_columns(predictions: Predictions, task: str) -> dict[str, np.ndarray]:
 def predict_split(session: Session, variant: Variant, split: str) -> Predictions:
     """Predictions of a variant's artefact on a split, stored in its folder."""
     rows = session.data.parts[split]
-    said = predict_rows(session, open_artifact(variant.artifact), split, rows)
+    said = decided(
+        predict_rows(session, open_artifact(variant.artifact), split, rows), variant.decision()
+    )
     variant.write_predictions(said, more_columns(said, session.data.task))
     return said
+
+
+def decided(predictions: Predictions, decision: Mapping[str, Any] | None) -> Predictions:
+    """Predictions with the answers that a variant's decision makes of them."""
+    if decision is None:
+        return predictions
+    said = predictions
+    groups = said.groups[decision["attribute"]]
+    answers = decide(decision, said.row, groups, said.y_pred, said.scores)
+    return replace(said, y_pred=answers.astype(said.y_pred.dtype))
+
+
+def predictions_of(item: Variant, split: str, session: Session | None = None) -> Predictions:
+    """A variant's predictions on a split: the stored ones, made and stored where there are none.
+
+    ``session`` is the run's, opened where it is needed and not given.
+    """
+    try:
+        return item.predictions(split)
+    except ZooError as error:
+        if error.kind != "missing_predictions":
+            raise
+        return predict_split(session or reopen(item.run), item, split)
 
 
 def ship_base(session: Session, run: Run, model: Any, seconds: float) -> Variant:

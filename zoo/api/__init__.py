@@ -11,6 +11,7 @@ from zoo.api.compressing import compress
 from zoo.api.explaining import explain
 from zoo.api.exporting import export
 from zoo.api.generating import generate
+from zoo.api.mitigating import mitigate
 from zoo.api.reading import compare, evaluate, predict
 from zoo.api.sweeping import sweep
 from zoo.api.training import resume, train, train_cluster
@@ -35,6 +36,7 @@ __all__ = [
     "info",
     "list_data",
     "list_models",
+    "mitigate",
     "predict",
     "report",
     "resume",

@@ -14,7 +14,6 @@ from zoo.api.explaining import (
     explain_one,
     players_of,
 )
-from zoo.api.reading import predictions_of
 from zoo.environment import now
 from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
@@ -56,6 +55,7 @@ def _fairness(
 ) -> dict[str, Any]:
     from zoo.run import predictions_file
     from zoo.schema import FairnessResult
+    from zoo.variants import predictions_of
     from zoo_explain.fairness import audit as judge
 
     data = run.document()["data"]

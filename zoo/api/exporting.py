@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import USAGE, ZooError
 from zoo.keras_modes import NO_LITERT
 from zoo.run import (
+    DECISION,
     RUNS,
     Run,
     Variant,
@@ -73,6 +74,15 @@ def _one(
 ) -> dict[str, Any]:
     from zoo.variants import parity
 
+    if item.document()["needs_groups"]:
+        raise ZooError(
+            f"Variant {item.name!r} decides by group, which no exported model can.",
+            expected="a variant whose answers are the model's own",
+            received=item.document()["recipe"],
+            hint=f"Export {item.document()['parent']['variant']!r}, and apply "
+            f"{item.path / DECISION} to its outputs.",
+            kind="needs_groups",
+        )
     session = session.of(item)
     model = session.load(item.weights)
     suffix, write, open_it = FORMATS[format]

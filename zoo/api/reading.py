@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,7 @@ from zoo.errors import ZooError
 from zoo.run import BASE, RUNS, Run, Variant, check_output, find_run, write_atomic
 
 if TYPE_CHECKING:
-    from zoo.predictions import Predictions
-    from zoo.train.session import Session
+    import numpy as np
 
 #: Digits that float32 has, and a bit: more of them would be noise to read.
 DIGITS = 7
@@ -22,7 +22,7 @@ def evaluate(
     text: str, variant: str = BASE, split: str = "test", root: Path = RUNS
 ) -> dict[str, Any]:
     """Metrics with intervals of one variant or all, measured on the artefact."""
-    from zoo.variants import score
+    from zoo.variants import predictions_of, score
 
     run = find_run(text, root)
     chosen = run.select(variant)
@@ -34,22 +34,6 @@ def evaluate(
         item.upsert("metrics.json", [result], key=("split",))
         results.append(result)
     return {"run": str(run.path), "results": results}
-
-
-def predictions_of(item: Variant, split: str, session: Session | None = None) -> Predictions:
-    """A variant's predictions on a split: the stored ones, made and stored where there are none.
-
-    ``session`` is the run's, opened where it is needed and not given.
-    """
-    from zoo.train.session import reopen
-    from zoo.variants import predict_split
-
-    try:
-        return item.predictions(split)
-    except ZooError as error:
-        if error.kind != "missing_predictions":
-            raise
-        return predict_split(session or reopen(item.run), item, split)
 
 
 def compare(first: str, second: str, root: Path = RUNS, variant: str = BASE) -> dict[str, Any]:
@@ -125,6 +109,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
     from zoo.data.table import take_rows
+    from zoo.mitigate.thresholds import decide
     from zoo.predict import CALL_BYTES, open_artifact, unscale
     from zoo.tasks import function_of, get_task
 
@@ -132,13 +117,16 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     task, named = get_task(data["task"]), source.is_dir() and plan["kind"] == "image"
     begins = ["row", *(["file"] if named else []), *([] if task.answers else ["prediction"])]
     path = _output_beside(source, begins) if output is None else check_output(output)
-    inputs = read_inputs(source, plan)
+    inputs, decision = read_inputs(source, plan), variant.decision()
+    groups = None if decision is None else _groups_of(inputs, decision, variant)
     artifact, parts = open_artifact(variant.artifact), []
 
     def classified(rows: np.ndarray) -> dict[str, Any]:
         assert task.decode is not None
         outputs = artifact(preprocess.apply(plan, take_rows(inputs, rows)))
         y_pred, scores = task.decode(unscale(outputs, plan))
+        if decision is not None and groups is not None:
+            y_pred = decide(decision, rows, groups[rows], y_pred, scores)
         if not data["classes"]:
             return {"prediction": y_pred}
         names = [data["classes"][int(k)] for k in y_pred]
@@ -165,6 +153,26 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
         answers["prediction"] = [f"{value:.{digits}g}" for value in answers["prediction"]]
     write_atomic(path, answers.to_csv(index=False, float_format=f"%.{DIGITS}g"))
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}
+
+
+def _groups_of(inputs: Any, decision: Mapping[str, Any], variant: Variant) -> np.ndarray:
+    """Each row's group, of own input for a variant that decides by it: strings (n,)."""
+    import numpy as np
+    import pandas as pd
+
+    from zoo.data.cells import codes_and_texts
+
+    attribute, known = decision["attribute"], [*decision["groups"], *decision["plain"]]
+    if not isinstance(inputs, pd.DataFrame) or attribute not in inputs.columns:
+        raise ZooError(
+            f"Variant {variant.name!r} decides by group, and the input does not say which.",
+            expected=f"a column {attribute!r} with one of: {', '.join(known)}",
+            received="a table without it" if isinstance(inputs, pd.DataFrame) else "no table",
+            hint="Add the column, or predict with a variant that needs no groups.",
+            kind="needs_groups",
+        )
+    codes, names = codes_and_texts(inputs[attribute].reset_index(drop=True))
+    return np.asarray(names, dtype=np.str_)[codes]
 
 
 def _output_beside(source: Path, begins: list[str]) -> Path:

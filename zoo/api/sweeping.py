@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from zoo.api.auditing import report
 from zoo.api.benchmarking import benchmark_all
 from zoo.api.compressing import compress_all, opened
-from zoo.api.reading import predictions_of
 from zoo.environment import now
 from zoo.errors import ZooError
 from zoo.progress import QUIET, Progress
@@ -50,6 +49,7 @@ def sweep(
     from zoo.compress.sweep import FRONTS, choose, front, grid, missed
     from zoo.registry import models
     from zoo.schema import Input, SweepDocument, dump
+    from zoo.variants import predictions_of
 
     run = find_run(text, root)
     base = run.variant(BASE)
@@ -135,6 +135,7 @@ def _losses(session: Session, item: Variant, split: str, min_cell: int) -> dict[
     from zoo.compress.sweep import judged
     from zoo.metrics import METRICS
     from zoo.tasks import get_task
+    from zoo.variants import predictions_of
     from zoo_explain.fairness import compare
 
     data = item.run.document()["data"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from zoo.compress.steps import STEPS, Work
 from zoo.errors import ZooError, unknown
 from zoo.progress import Progress
-from zoo.run import BASE, Run, Variant, check_name, exists_already, workshop
+from zoo.run import BASE, Run, Variant, check_name, exists_already, hash_of, workshop
 from zoo.spec import ModelSpec, Step
 from zoo.train.session import Session
 from zoo.variants import ship
@@ -52,13 +54,18 @@ def parse(recipe: str) -> list[Parsed]:
         parsed.append(Parsed(f"{name}{colon}{argument}", step, tuple(options.items())))
     order = list(STEPS)
     for before, after in itertools.pairwise(parsed):
-        if before.step.kind == "transform":
+        if before.step.kind == "transform" and not after.step.decides:
             raise ZooError(
                 f"In recipe {recipe!r}, {after.text!r} can't follow {before.text!r}.",
-                expected=f"{before.text!r} as the last step: it converts the weights for good",
+                expected=f"{before.text!r} as the last step: it "
+                + (
+                    "decides on a finished model's outputs"
+                    if before.step.decides
+                    else "converts the weights for good"
+                ),
                 received=recipe,
                 hint=f"Two variants, {before.text} and {after.text}, can stand side by side."
-                if after.step.kind == "transform"
+                if after.step.kind == "transform" and not before.step.decides
                 else f"{after.text}+{before.text}",
                 kind="bad_recipe",
             )
@@ -83,8 +90,13 @@ def parse(recipe: str) -> list[Parsed]:
 
 
 def slug(texts: list[str]) -> str:
-    """The folder's name of a recipe, for humans: ``prune:0.8+int8`` -> ``prune-0.8_int8``."""
-    return "_".join(text.replace(":", "-") for text in texts)
+    """The folder's name of a recipe, for humans: ``prune:0.8+int8`` -> ``prune-0.8_int8``.
+
+    Where a user's own name holds what a folder's can't, a hash tells it from those that look alike.
+    """
+    plain = "_".join(unquote(text).replace(":", "-") for text in texts)
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", plain)
+    return safe if safe == plain else f"{safe}-{hash_of(plain)[:6]}"
 
 
 def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Parsed]:
@@ -93,14 +105,15 @@ def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Pa
     Raises :class:`ZooError` where a step does not apply to the model.
     """
     origin = run.variant(parent)
-    if origin.document()["recipe"] and not (origin.path / "model.weights.h5").exists():
+    made = _made(origin)
+    converted = made and not (origin.path / "model.weights.h5").exists()
+    if converted and not parse(recipe)[0].step.decides:
         raise ZooError(
             f"Variant {parent!r} is converted for good and can't be compressed further.",
             expected="base, or a variant that was retrained",
             received=parent,
             hint=f"zoo compress {run.path} '{recipe}' --variant base",
         )
-    made = _made(origin)
     steps = chain(origin, recipe)[len(made) :]
     session = session.of(origin)
     current: Variant | None = origin
@@ -187,6 +200,8 @@ def _one(
         progress.say(f"{name}: there already")
         return found
     progress.say(f"{name}: {parsed.step.help}")
+    if parsed.step.decides:
+        return parsed.step.run(session, parent, name, recipe, dict(parsed.options))
     began = time.perf_counter()
     retrained = parsed.step.kind == "retrain"
     with workshop(run, name, parent, recipe) if retrained else nullcontext(run.path) as folder:

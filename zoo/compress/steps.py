@@ -1,4 +1,4 @@
-"""The steps of compression recipes: one table; a new step is one row."""
+"""The steps of recipes, of compression and of bias mitigation: one table; a new step is one row."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from zoo.errors import Interrupted
 from zoo.export import CALIBRATION_SAMPLES, FORMATS, to_litert
 from zoo.keras_modes import MODES
+from zoo.mitigate.deciding import check_groups, check_threshold, ship_decided
+from zoo.mitigate.reweighing import REWEIGH
+from zoo.mitigate.thresholds import CONSTRAINTS
+from zoo.mitigate.thresholds import SOURCE as THRESHOLDS
 from zoo.progress import Progress
 from zoo.spec import Step
 from zoo.tasks import get_task
@@ -115,6 +120,23 @@ def _mode(text: str | None) -> dict[str, Any]:
     return {"mode": text}
 
 
+def _attribute(text: str | None) -> dict[str, Any]:
+    if not text:
+        raise ValueError("a sensitive attribute, such as reweigh:sex")
+    return {"attribute": unquote(text)}
+
+
+def _rule(text: str | None) -> dict[str, Any]:
+    attribute, _, constraint = (text or "").partition(":")
+    constraint = constraint or next(iter(CONSTRAINTS))
+    if not attribute or constraint not in CONSTRAINTS:
+        raise ValueError(
+            "a sensitive attribute, such as threshold:sex, and perhaps a constraint: "
+            + ", ".join(CONSTRAINTS)
+        )
+    return {"attribute": unquote(attribute), "constraint": constraint}
+
+
 def _retraining(work: Work) -> tuple[TrainOptions, int]:
     """The options of a retraining, and its steps."""
     options = work.session.options
@@ -197,6 +219,12 @@ def _distill(work: Work, options: dict[str, Any]) -> None:
     _fit(work, both, work.session.options)
 
 
+def _reweigh(work: Work, options: dict[str, Any]) -> None:
+    work.session = work.session.reweighed(options["attribute"])
+    work.model = work.session.build()
+    _fit(work, work.model, work.session.options)
+
+
 def _convert(format: str) -> Callable[[Work, dict[str, Any]], bytes]:
     def run(work: Work, options: dict[str, Any]) -> bytes:
         samples = work.calibration() if FORMATS[format].calibrated else None
@@ -232,6 +260,9 @@ def _keras(work: Work, options: dict[str, Any]) -> bytes:
 STEPS: dict[str, Step] = {
     row.name: row
     for row in (
+        Step(REWEIGH, "retrain", "ATTRIBUTE", "train anew, each row weighted so that group and label are "
+             "independent", _attribute, _reweigh, "Kamiran & Calders, KAIS 33, 2012",
+             check=check_groups, mitigates=True),
         Step("distill", "retrain", "MODEL", "teach another model of the zoo what this one says",
              _student, _distill, "Hinton, Vinyals & Dean 2015", again=True),
         Step("prune", "retrain", "SPARSITY|MbyN", "set the smallest weights of each kernel to zero "
@@ -254,5 +285,8 @@ STEPS: dict[str, Step] = {
         Step("keras", "transform", "|".join(MODES), "Keras' own packed weights, which run in Keras "
              "alone", _mode, _keras, "; ".join(row.source for row in MODES.values()),
              artifact="packed.npz", check=_check_keras),  # no grid: its latencies are another runtime's
+        Step("threshold", "transform", "ATTRIBUTE[:CONSTRAINT]", "decide by thresholds of each group, "
+             "found on the validation rows", _rule, ship_decided, THRESHOLDS, check=check_threshold,
+             mitigates=True, decides=True),
     )
 }  # fmt: skip

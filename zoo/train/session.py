@@ -17,6 +17,7 @@ from zoo.data import preprocess, text
 from zoo.data.core import open_data
 from zoo.data.table import Data, Request
 from zoo.errors import FAILURE, ZooError, unknown
+from zoo.mitigate.reweighing import reweighed_by, reweighing
 from zoo.progress import Progress
 from zoo.run import RUNS, Run, Variant, create_run, guard_disk, hash_of, write_atomic
 from zoo.spec import ModelSpec
@@ -100,6 +101,7 @@ class Session:
     engine: Engine = Engine()
     distilled: bool = False  # its model is not the run's own
     init: Run | None = None  # whose weights it starts from
+    row_weights: np.ndarray | None = None  # float32 (rows,), how much each counts in a training
     settings: Mapping[str, Any] = field(default_factory=dict)  # what was asked for, of all
 
     def command(self, settings: Mapping[str, Any]) -> str:
@@ -141,10 +143,19 @@ class Session:
 
     def of(self, variant: Variant) -> Session:
         """The session of a variant: the run's own, or the one of the model it was distilled to."""
-        model = variant.document()["model"]
-        if model is None:
-            return self
-        return self.as_model(model["name"], _built_with(model["config"]))
+        document = variant.document()
+        model, attribute = document["model"], reweighed_by(document["recipe"])
+        session = self
+        if model is not None:
+            session = self.as_model(model["name"], _built_with(model["config"]))
+        return session if attribute is None else session.reweighed(attribute)
+
+    def reweighed(self, attribute: str) -> Session:
+        """The same, trained with rows weighted by group and label: :mod:`zoo.mitigate.reweighing`."""
+        rows = self.data.parts["train"]
+        weights = np.ones(len(self.data.y), np.float32)
+        weights[rows] = reweighing(self.data.y[rows], np.asarray(self.data.groups[attribute][rows]))
+        return replace(self, row_weights=weights)
 
     def samples(self, part: str) -> Samples | Stream:
         """Encoded inputs and training targets of a split, held where they are at most
@@ -156,7 +167,8 @@ class Session:
 
         def load(some: np.ndarray) -> Samples:
             raw = self.framed(some)
-            return Samples(raw.x, raw.y, weights=raw.weights, **more)
+            weights = raw.weights if self.row_weights is None else self.row_weights[some]
+            return Samples(raw.x, raw.y, weights=weights, **more)
 
         one = sum(array.nbytes for array in load(rows[:1]).arrays())
         if len(rows) * one > HELD_BYTES:

@@ -1,0 +1,1 @@
+"""Bias mitigation: steps of recipes that make groups be treated alike, and what they store."""

@@ -1,0 +1,117 @@
+"""Variants whose artefact stays as it is, and whose answers depend on the group."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError, unknown
+from zoo.mitigate.thresholds import SOURCE, learn, randomized
+from zoo.run import DECISION, Variant, sha256_file, write_arrays, write_atomic
+from zoo.tasks import get_task
+
+if TYPE_CHECKING:
+    from zoo.train.session import Session
+
+
+def check_groups(session: Session, options: dict[str, Any]) -> None:
+    """Raise :class:`ZooError` where there is no group that could be treated otherwise than others."""
+    data, attribute = session.data, options["attribute"]
+    if not data.classes or get_task(data.task).decode is None:
+        raise ZooError(
+            "Bias is mitigated where rows have one label of a class.",
+            expected="a binary or multiclass task",
+            received=data.task,
+        )
+    judged = [name for name in data.groups if name not in data.label_groups]
+    if attribute not in judged:
+        if attribute in data.label_groups:
+            raise ZooError(
+                f"The groups of {attribute!r} are the labels themselves.",
+                expected=f"one of: {', '.join(judged)}" if judged
+                else "a sensitive attribute, which `zoo train --sensitive COLUMN` names",
+                received=attribute,
+            )  # fmt: skip
+        raise unknown("sensitive attribute", attribute, judged)
+
+
+def check_threshold(session: Session, options: dict[str, Any]) -> None:
+    """:func:`check_groups`, and that there are two classes to set a threshold between."""
+    check_groups(session, options)
+    if session.data.task != "binary":
+        raise ZooError(
+            "'threshold' needs two classes.",
+            expected="a binary task",
+            received=f"{session.data.task}, {len(session.data.classes)} classes",
+            hint="`reweigh` takes more classes than two.",
+        )
+
+
+def ship_decided(
+    session: Session, parent: Variant, name: str, recipe: str, options: dict[str, Any]
+) -> Variant:
+    """The variant of thresholds found on the parent's validation rows: its artefact and a decision."""
+    from zoo.environment import now, versions
+    from zoo.predict import point_metrics
+    from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
+    from zoo.variants import decided, predictions_of, score
+
+    began = time.perf_counter()
+    data, run = session.data, parent.run
+    positive = data.classes.index(data.positive) if data.positive else 1
+    seen = predictions_of(parent, "val", session)
+    attribute = options["attribute"]
+    found = learn(
+        seen.scores[:, positive], seen.y_true == positive, seen.groups[attribute],
+        options["constraint"],
+    )  # fmt: skip
+    every = {str(group) for group in data.groups[attribute].categories}
+    found["plain"] = sorted(every - set(found["groups"]))
+    decision = {
+        "attribute": attribute,
+        "constraint": options["constraint"],
+        "positive": data.classes[positive],
+        "positive_index": positive,
+        "seed": session.seed,
+        "split": "val",
+        "source": SOURCE,
+        **found,
+    }
+    said = decided(predictions_of(parent, "test", session), decision)
+    document = parent.document()
+    with run.new_variant(name) as folder:
+        file = parent.artifact
+        shutil.copyfile(file, folder / file.name)
+        write_atomic(folder / DECISION, json.dumps(decision, indent=1) + "\n")
+        write_arrays(folder / "predictions.npz", said.arrays())
+        bound: dict[str, Any] = {
+            "inputs": [
+                {"path": f"{name}/{made}", "sha256": sha256_file(folder / made)}
+                for made in (file.name, DECISION)
+            ],
+            "environment": versions(),
+            "created": now(),
+        }
+        own = VariantDocument(
+            **{
+                **document,
+                **bound,
+                "variant": name,
+                "recipe": recipe,
+                "kind": "transform",
+                "parent": {"variant": parent.name, "sha256": parent.sha256},
+                "needs_groups": True,
+                "randomized": randomized(found["groups"]),
+                "metrics": point_metrics(said, data.task),
+                "options": options,
+                "seconds": time.perf_counter() - began,
+            }
+        )
+        scored = MetricsDocument(
+            variant=name, results=[score(said, data.task, name)], **bound
+        ).model_dump(mode="json")
+        write_atomic(folder / "metrics.json", dump({**ResultList().model_dump(), **scored}))
+        write_atomic(folder / "variant.json", dump(own))
+    return run.variant(name)
