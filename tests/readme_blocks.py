@@ -72,8 +72,37 @@ def recipes_block() -> str:
         [
             [f"`{s.name}{':' + s.argument if s.argument else ''}`", s.help,
              {"retrain": "trains on", "transform": "converts"}[s.kind], s.source]
-            for s in STEPS.values()
+            for s in STEPS.values() if not s.mitigates
         ],
+    )  # fmt: skip
+
+
+def mitigations_block() -> str:
+    """The steps that mitigate, and what each did over the seeds of its benchmark."""
+    from zoo.compress.steps import STEPS
+
+    found = json.loads((ROOT / "benchmarks" / "results" / "mitigation.json").read_text())
+    lines = []
+    for rows in zip(*found["seeds"].values(), strict=True):
+
+        def mean(name: str, rows: tuple = rows) -> str:
+            values = [row[name] for row in rows]
+            return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+        lines.append([
+            f"`{rows[0]['method']}`", rows[0]["disparity"], mean("disparity_before"),
+            mean("disparity_after"), mean("accuracy_before"), mean("accuracy_after"),
+            "yes" if rows[0]["needs_groups"] else "no",
+        ])  # fmt: skip
+    return (
+        table(["step", "what it does", "source"],
+              [[f"`{s.name}:{s.argument}`", s.help, s.source] for s in STEPS.values() if s.mitigates])
+        + "\n"
+        + table(["method", "disparity", "before", "after", "accuracy before", "after", "needs groups"],
+                lines)
+        + f"\n`{found['model']}` on `{found['data']}`, attribute {found['attribute']}, test rows, "
+        f"{len(found['seeds'])} seeds, ± their standard deviation. {found['device']}, TensorFlow "
+        f"{found['versions']['tensorflow']}, {found['created'][:10]}; `python benchmarks/mitigation.py`.\n"
     )  # fmt: skip
 
 
@@ -382,6 +411,7 @@ BLOCKS = {
     "targets": targets_block,
     "pretraining": pretraining_block,
     "distillation": distillation_block,
+    "mitigations": mitigations_block,
     "training": training_block,
     "memory": memory_block,
     "speed": speed_block,

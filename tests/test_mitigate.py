@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from zoo.mitigate.reweighing import reweighed_by, reweighing
-from zoo.mitigate.thresholds import CONSTRAINTS, decide, learn, positive_share, randomized
+from zoo.decision import CONSTRAINTS, decide, learn, positive_share, randomized
 from zoo.predictions import Predictions
+from zoo.train.reweighing import reweighed_by, reweighing
 
 
 def test_weights_of_the_papers_example():

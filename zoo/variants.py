@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.decision import decide
 from zoo.errors import ZooError
 from zoo.kernels import kernels
 from zoo.metrics import intervals
-from zoo.mitigate.thresholds import decide
 from zoo.predict import compiled, open_artifact, point_metrics, predict_rows, runtime_of
 from zoo.predictions import Predictions
 from zoo.run import BASE, Run, Variant, sha256_file, write_arrays, write_atomic

@@ -30,12 +30,12 @@ def mitigate(
     Args:
         methods: steps that mitigate, by name; all that apply by default.
         sensitive: the attribute whose groups are to be treated alike; the run's first otherwise.
-        constraint: what is to be alike, of :data:`zoo.mitigate.thresholds.CONSTRAINTS`.
+        constraint: what is to be alike, of :data:`zoo.decision.CONSTRAINTS`.
     Returns ``{run, attribute, results}``, rows as those of ``compress`` with a ``disparity``:
     ``{metric, before, after}``, intervals on the test rows. One that fails has its ``error``.
     """
     from zoo.compress.steps import STEPS
-    from zoo.mitigate.thresholds import CONSTRAINTS
+    from zoo.decision import CONSTRAINTS
 
     run = find_run(text, root)
     run.variant(variant)

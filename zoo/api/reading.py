@@ -109,7 +109,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     from zoo.data.images import picture_names
     from zoo.data.own import read_inputs
     from zoo.data.table import take_rows
-    from zoo.mitigate.thresholds import decide
+    from zoo.decision import decide
     from zoo.predict import CALL_BYTES, open_artifact, unscale
     from zoo.tasks import function_of, get_task
 

@@ -13,18 +13,18 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from zoo.compress.deciding import check_groups, check_threshold, ship_decided
+from zoo.decision import CONSTRAINTS
+from zoo.decision import SOURCE as THRESHOLDS
 from zoo.errors import Interrupted
 from zoo.export import CALIBRATION_SAMPLES, FORMATS, to_litert
 from zoo.keras_modes import MODES
-from zoo.mitigate.deciding import check_groups, check_threshold, ship_decided
-from zoo.mitigate.reweighing import REWEIGH
-from zoo.mitigate.thresholds import CONSTRAINTS
-from zoo.mitigate.thresholds import SOURCE as THRESHOLDS
 from zoo.progress import Progress
 from zoo.spec import Step
 from zoo.tasks import get_task
 from zoo.train.loop import fit
 from zoo.train.options import TrainOptions
+from zoo.train.reweighing import REWEIGH
 from zoo.train.session import Session
 
 #: Of the epochs and the learning rate of the training, what a retraining step uses.

@@ -17,7 +17,6 @@ from zoo.data import preprocess, text
 from zoo.data.core import open_data
 from zoo.data.table import Data, Request
 from zoo.errors import FAILURE, ZooError, unknown
-from zoo.mitigate.reweighing import reweighed_by, reweighing
 from zoo.progress import Progress
 from zoo.run import RUNS, Run, Variant, create_run, guard_disk, hash_of, write_atomic
 from zoo.spec import ModelSpec
@@ -30,6 +29,7 @@ from zoo.train.loop import Fitted, fit
 from zoo.train.losses import class_weights
 from zoo.train.objective import build_loss, check_loss, loss_unit
 from zoo.train.options import TrainOptions, apply_settings
+from zoo.train.reweighing import reweighed_by, reweighing
 from zoo.train.trackers import check_trackers
 
 #: Encoded inputs of more bytes than these are made when they are needed, block by block.
@@ -151,7 +151,7 @@ class Session:
         return session if attribute is None else session.reweighed(attribute)
 
     def reweighed(self, attribute: str) -> Session:
-        """The same, trained with rows weighted by group and label: :mod:`zoo.mitigate.reweighing`."""
+        """The same, trained with rows weighted by group and label: :mod:`zoo.train.reweighing`."""
         rows = self.data.parts["train"]
         weights = np.ones(len(self.data.y), np.float32)
         weights[rows] = reweighing(self.data.y[rows], np.asarray(self.data.groups[attribute][rows]))

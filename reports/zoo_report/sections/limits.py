@@ -41,6 +41,13 @@ class Limits(Section):
                 (n, r["reason"] if r.get("valid") else f"Invalid: {r['reason']}")
                 for n, r in results["benchmark"] if r.get("reason")
             ),
+            "Decided by group": [
+                f"{name}: its answers depend on {document['options']['attribute']}"
+                + (", some are drawn" if document.get("randomized") else "")
+                + "; scores, what follows from them, and explanations are those of "
+                f"{document['parent']['variant']}."
+                for name in names if (document := found.document(name)).get("needs_groups")
+            ],
             "Does not apply": [f"{step}: {reason}" for step, reason in skips.items()],
             "Left out on request": [
                 "Row values, texts and pictures (--no-exemplars); aggregates only are shown."

@@ -7,8 +7,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from zoo.decision import SOURCE, learn, randomized
 from zoo.errors import ZooError, unknown
-from zoo.mitigate.thresholds import SOURCE, learn, randomized
 from zoo.run import DECISION, Variant, sha256_file, write_arrays, write_atomic
 from zoo.tasks import get_task
 
