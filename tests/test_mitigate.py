@@ -23,6 +23,74 @@ def test_weights_of_the_papers_example():
     assert weights.mean() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("size", [1, 4, 32])
+def test_batches_hold_the_weights_as_they_are(size):
+    """Scaled to a mean of 1 in each batch, the groups' rates would differ, of single rows as before."""
+    from zoo.train.feed import Feed, Samples
+    from zoo.train.options import TrainOptions
+
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 2, 400)
+    labels = (rng.random(400) < np.where(groups, 0.6, 0.1)).astype(np.float32)
+    x = np.stack([groups, labels], axis=1).astype(np.float32)
+    samples = Samples(x, labels[:, None], weights=reweighing(labels, groups), as_given=True)
+    batches = list(Feed(samples, TrainOptions(batch_size=size), 0).epoch(0))
+    seen = np.concatenate([batch[0] for batch in batches])
+    weights = np.concatenate([batch[2] for batch in batches])
+    rates = [np.average(seen[seen[:, 0] == g, 1], weights=weights[seen[:, 0] == g]) for g in (0, 1)]
+    assert rates[0] == pytest.approx(rates[1], abs=1e-5)
+
+
+def test_a_model_that_sees_the_group_no_longer_uses_it():
+    from zoo.backend import keras, seed_everything
+    from zoo.progress import QUIET
+    from zoo.tasks import get_task
+    from zoo.train.feed import Samples
+    from zoo.train.loop import fit
+    from zoo.train.options import TrainOptions
+
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 2, 400)
+    labels = (rng.random(400) < np.where(groups, 0.8, 0.2)).astype(np.float32)
+    x, y = groups[:, None].astype(np.float32), labels[:, None]
+    options = TrainOptions(epochs=40, batch_size=8, learning_rate=0.02, keep="last")
+
+    def gap(samples):
+        seed_everything(0)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        fit(
+            model, get_task("binary"), options, samples, lambda: {"val_loss": 0.0}, seed=0,
+            progress=QUIET,
+        )  # fmt: skip
+        said = 1 / (1 + np.exp(-model.predict(np.array([[0.0], [1.0]]), verbose=0)[:, 0]))
+        return abs(said[1] - said[0])
+
+    assert gap(Samples(x, y)) > 0.4
+    assert gap(Samples(x, y, weights=reweighing(labels, groups), as_given=True)) < 0.08
+
+
+def test_new_values_fall_into_the_groups_there_are():
+    from zoo.data.groups import as_known
+
+    bands = ["< 2.5", "2.5 to < 40", ">= 1000", "(missing)"]
+    said = as_known([1, 2.5, 39.9, 1000, 500, None], bands)
+    assert said.tolist() == ["< 2.5", "2.5 to < 40", "2.5 to < 40", ">= 1000", "500", "(missing)"]
+    assert as_known(["a", "zz", None], ["a", "(other)"]).tolist() == ["a", "(other)", "(other)"]
+    assert as_known([1, 2], ["1", "2"]).tolist() == ["1", "2"]
+
+
+def test_attributes_that_look_alike_have_folders_of_their_own():
+    from zoo.compress.recipe import parse, slug
+
+    recipes = ["reweigh:a%3Ab", "reweigh:a-b", "reweigh:x_int8", "reweigh:x+int8", "threshold:sex",
+               "threshold:sex-equalized_odds", "threshold:sex:equalized_odds",
+               "reweigh:" + "n" * 200, "reweigh:%C3%A4ge%20%2B"]  # fmt: skip
+    names = [slug([part.text for part in parse(recipe)]) for recipe in recipes]
+    assert len(set(names)) == len(names)
+    assert names[3] == "reweigh-x_int8"
+    assert max(map(len, names)) < 60
+
+
 def test_the_attribute_of_a_recipe():
     assert reweighed_by("reweigh:age%20band+prune:0.8") == "age band"
     assert reweighed_by("prune:0.8+int8") is None
@@ -100,6 +168,8 @@ def test_draws_depend_on_seed_and_row_alone():
     assert np.any(other != said)
     assert randomized({"a": rule})
     assert not randomized({"a": {**rule, "p_ignore": 0.0}})
+    narrow = [{"p": 0.5, "operator": ">", "threshold": t} for t in (2e-5, 3e-5)]
+    assert randomized({"a": {"parts": narrow, "p_ignore": 0.0, "constant": 0.0}})
 
 
 def test_groups_with_too_few_rows_of_a_class_keep_their_answers():
@@ -154,9 +224,15 @@ def test_variants_that_treat_groups_alike(zoo, run_mlp, tmp_path):
     assert zoo("predict", run_mlp, source, "--variant", "threshold-sex", *output).code == 0
     assert [line.split(",")[1] for line in output[1].read_text().splitlines()[1:]] == ["yes", "no"]
 
+    zoo("eval", run_mlp, "--variant", "threshold-sex")
+    bound = json.loads((made / "metrics.json").read_text())["results"][0]["inputs"]
+    assert [entry["path"] for entry in bound] == [
+        "threshold-sex/model.tflite", "threshold-sex/decision.json"
+    ]  # fmt: skip
     (made / "decision.json").write_text(json.dumps({**decision, "seed": 1}))
-    refused = zoo("predict", run_mlp, "--variant", "threshold-sex", "--json")
-    assert (refused.code, refused.error["kind"]) == (2, "changed_artifact")
+    for command in ("predict", "eval", "fairness"):
+        refused = zoo(command, run_mlp, "--variant", "threshold-sex", "--json")
+        assert (refused.code, refused.error["kind"]) == (2, "changed_artifact")
 
 
 def test_mitigation_and_compression_go_together(zoo, run_mlp):
@@ -178,6 +254,15 @@ def test_mitigation_and_compression_go_together(zoo, run_mlp):
     code, _, error, _ = zoo("compress", run_mlp, "threshold:sex+int8")
     assert code == 2
     assert "int8+threshold:sex" in error
+    code, _, error, _ = zoo("compress", run_mlp, "int8+threshold:sex", "--sweep")
+    assert code == 2
+    assert "a decision on the outputs" in error
+    zoo("compress", run_mlp, "int8")
+    made = zoo("mitigate", run_mlp, "--variant", "int8", "--json").document["results"]
+    assert [row["variant"] for row in made] == ["int8_threshold-sex"]  # int8 is not trained anew
+    code, _, error, _ = zoo("mitigate", run_mlp, "--variant", "int8_threshold-sex")
+    assert code == 2
+    assert "decides by group" in error
 
 
 @pytest.mark.parametrize(

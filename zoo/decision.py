@@ -112,9 +112,13 @@ def positive_share(rule: Mapping[str, Any], scores: np.ndarray) -> np.ndarray:
 
 def randomized(rules: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the answer for some score is drawn."""
-    grid = np.linspace(0, 1, 10_001)
-    shares = (positive_share(rule, grid) for rule in rules.values())
-    return any(bool(np.any((share > 1e-9) & (share < 1 - 1e-9))) for share in shares)
+    for rule in rules.values():
+        edges = np.array([0.0, 1.0, *(part["threshold"] for part in rule["parts"])])
+        near = np.concatenate([edges, np.nextafter(edges, -np.inf), np.nextafter(edges, np.inf)])
+        share = positive_share(rule, near[(near >= 0) & (near <= 1)])  # constant between them
+        if np.any((share > 1e-9) & (share < 1 - 1e-9)):
+            return True
+    return False
 
 
 def decide(
@@ -134,12 +138,14 @@ def decide(
             stay for groups under ``plain``; ``scores``: (n, 2) probabilities.
     Raises :class:`ZooError` for a group that the decision does not know.
     """
-    unknown = sorted(set(np.unique(groups)) - {*decision["groups"], *decision["plain"]})
+    unknown = sorted({*map(str, np.unique(groups))} - {*decision["groups"], *decision["plain"]})
     if unknown:
         raise ZooError(
             f"The decision has no rule for {decision['attribute']} = {unknown[0]!r}.",
             expected=f"one of: {', '.join([*decision['groups'], *decision['plain']])}",
             received=", ".join(map(repr, unknown[:5])),
+            hint="The groups are those that the training made of the column; a variant that needs no "
+            "groups takes any.",
             kind="unknown_group",
         )
     positive = int(decision["positive_index"])

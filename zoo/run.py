@@ -289,7 +289,10 @@ class Variant:
         )
 
     def inputs(self, *paths: Path) -> list[dict[str, str]]:
-        """``[{path, sha256}]`` of files, relative to the run's folder."""
+        """``[{path, sha256}]`` of files, relative to the run's folder; the decision goes with an artefact
+        whose answers it makes."""
+        own = self.path / DECISION
+        paths = (*paths, own) if self.path in {p.parent for p in paths} and own.exists() else paths
         return [
             {"path": os.path.relpath(path, self.run.path), "sha256": sha256_file(path)}
             for path in paths
@@ -342,9 +345,8 @@ class Variant:
         """The stored predictions on a split. Raises :class:`ZooError` when there are none."""
         from zoo.predictions import Predictions
 
-        folder = (
-            self.artifact.parent
-        )  # raises for an artefact that has changed since they were made
+        folder = self.artifact.parent  # raises for one that has changed since they were made
+        self.decision()  # so does this
         path = folder / predictions_file(split)
         hint = f"zoo predict {self.run.path} --variant {self.name} --split {split}"
         if not path.exists():

@@ -244,6 +244,8 @@ class Findings:
         row = outcome.overall
         if outcome.error:
             return "it failed"
+        if self.document(outcome.name).get("needs_groups"):
+            return "it needs the group of each row"
         if outcome.smaller is None:
             return "its size is unknown"
         if outcome.smaller <= 1:

@@ -327,6 +327,7 @@ def _pictures(
     from zoo.data.text import decode
     from zoo.predict import open_artifact, predict_rows
     from zoo.tasks import get_task
+    from zoo.variants import decided
 
     data, kind = session.data, session.plan["kind"]
     if kind == "tabular":
@@ -343,6 +344,7 @@ def _pictures(
         }
         return {"words": decode(session.plan, session.encoded(rows)), **answers}
     said = predict_rows(session, open_artifact(variant.artifact), split, rows[chosen])
+    said = decided(said, variant.decision())
     name = np.array(data.classes) if data.classes else None
     show = (
         (lambda v: name[v]) if name is not None else (lambda v: np.array([f"{x:.3g}" for x in v]))

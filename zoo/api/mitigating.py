@@ -11,7 +11,7 @@ from zoo.api.auditing import fairness
 from zoo.api.compressing import compress_all, opened
 from zoo.errors import ZooError, unknown
 from zoo.progress import QUIET, Progress
-from zoo.run import BASE, RUNS, Run, find_run
+from zoo.run import BASE, RUNS, Run, Variant, find_run
 
 
 def mitigate(
@@ -51,8 +51,9 @@ def mitigate(
     more = "" if constraint == usual else f":{constraint}"
     recipes = [
         f"{name}:{quote(attribute, safe='')}" + (more if known[name].decides else "")
-        for name in dict.fromkeys(methods or _applicable(run, known))
+        for name in dict.fromkeys(methods or known)
     ]
+    recipes = recipes if methods else _applicable(run.variant(variant), recipes)
     session, planned = opened(run, recipes, variant)
     rows = compress_all(session, run, planned, variant, progress)
     judged = {}
@@ -66,6 +67,8 @@ def mitigate(
         )["results"]
         judged[name] = found["attributes"].get(attribute, {}).get("disparities", {})
     metric = CONSTRAINTS[constraint]
+    if metric not in judged[variant]:  # several classes, none of which is the positive one
+        metric = "accuracy_difference"
     for row in rows:
         row["disparity"] = None if row["error"] else {
             "metric": metric,
@@ -90,7 +93,23 @@ def _first(run: Run) -> str:
     return judged[0]
 
 
-def _applicable(run: Run, known: dict[str, Any]) -> list[str]:
-    """The mitigations for a run's task: thresholds are for two classes."""
-    binary = run.document()["data"]["task"] == "binary"
-    return [name for name, step in known.items() if binary or not step.decides]
+def _applicable(origin: Variant, recipes: Sequence[str]) -> list[str]:
+    """The recipes that can follow what a variant was made by; thresholds are for two classes.
+
+    Raises :class:`ZooError` where there is none.
+    """
+    from zoo.compress.recipe import following
+
+    binary = origin.run.document()["data"]["task"] == "binary"
+    found, refused = [], None
+    for recipe in recipes:
+        try:
+            steps = following(origin, recipe)
+        except ZooError as error:
+            refused = refused or error
+            continue
+        if binary or not steps[0].step.decides:
+            found.append(recipe)
+    if not found and refused is not None:
+        raise refused
+    return found

@@ -118,7 +118,7 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     begins = ["row", *(["file"] if named else []), *([] if task.answers else ["prediction"])]
     path = _output_beside(source, begins) if output is None else check_output(output)
     inputs, decision = read_inputs(source, plan), variant.decision()
-    groups = None if decision is None else _groups_of(inputs, decision, variant)
+    groups = None if decision is None else _groups_of(source, decision, variant)
     artifact, parts = open_artifact(variant.artifact), []
 
     def classified(rows: np.ndarray) -> dict[str, Any]:
@@ -155,24 +155,22 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}
 
 
-def _groups_of(inputs: Any, decision: Mapping[str, Any], variant: Variant) -> np.ndarray:
+def _groups_of(source: Path, decision: Mapping[str, Any], variant: Variant) -> np.ndarray:
     """Each row's group, of own input for a variant that decides by it: strings (n,)."""
-    import numpy as np
-    import pandas as pd
+    from zoo.data.groups import as_known
+    from zoo.data.own import read_groups
 
-    from zoo.data.cells import codes_and_texts
-
-    attribute, known = decision["attribute"], [*decision["groups"], *decision["plain"]]
-    if not isinstance(inputs, pd.DataFrame) or attribute not in inputs.columns:
+    attribute = decision["attribute"]
+    values = read_groups(source, attribute)
+    if values is None:
         raise ZooError(
-            f"Variant {variant.name!r} decides by group, and the input does not say which.",
-            expected=f"a column {attribute!r} with one of: {', '.join(known)}",
-            received="a table without it" if isinstance(inputs, pd.DataFrame) else "no table",
-            hint="Add the column, or predict with a variant that needs no groups.",
+            f"Variant {variant.name!r} decides by group, and {source} does not say which.",
+            expected=f"a column {attribute!r} with one of: {', '.join(decision['order'])}",
+            received=f"{source.suffix or 'a folder'} without it",
+            hint="Add it, or predict with a variant that needs no groups.",
             kind="needs_groups",
         )
-    codes, names = codes_and_texts(inputs[attribute].reset_index(drop=True))
-    return np.asarray(names, dtype=np.str_)[codes]
+    return as_known(values, decision["order"])
 
 
 def _output_beside(source: Path, begins: list[str]) -> Path:

@@ -46,6 +46,7 @@ def sweep(
         seconds, threads: of the latency's measurement.
         min_cell: groups of fewer rows are not judged.
     """
+    from zoo.compress.recipe import parse
     from zoo.compress.sweep import FRONTS, choose, front, grid, missed
     from zoo.registry import models
     from zoo.schema import Input, SweepDocument, dump
@@ -55,6 +56,14 @@ def sweep(
     base = run.variant(BASE)
     limits = dict(limits or {})
     chosen_recipes = list(recipes) or grid(models().get(run.document()["spec"]["name"]).skips)
+    for recipe in chosen_recipes:
+        if parse(recipe)[-1].step.decides:
+            raise ZooError(
+                f"A sweep compares models, and {recipe!r} is a decision on the outputs of one.",
+                expected="steps of compression",
+                received=recipe,
+                hint=f"zoo audit {run.path} {recipe}",
+            )
     session, planned = opened(run, chosen_recipes)
     for part in (split, "test"):
         size = len(predictions_of(base, part, session))

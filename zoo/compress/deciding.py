@@ -11,6 +11,7 @@ from zoo.decision import SOURCE, learn, randomized
 from zoo.errors import ZooError, unknown
 from zoo.run import DECISION, Variant, sha256_file, write_arrays, write_atomic
 from zoo.tasks import get_task
+from zoo.train.objective import mixes
 
 if TYPE_CHECKING:
     from zoo.train.session import Session
@@ -35,6 +36,17 @@ def check_groups(session: Session, options: dict[str, Any]) -> None:
                 received=attribute,
             )  # fmt: skip
         raise unknown("sensitive attribute", attribute, judged)
+
+
+def check_reweigh(session: Session, options: dict[str, Any]) -> None:
+    """:func:`check_groups`, and that rows keep their own labels."""
+    check_groups(session, options)
+    if mixes(session.options):
+        raise ZooError(
+            "Rows that are mixed with others have no group of their own to be weighted by.",
+            expected="augmentations that do not mix pictures",
+            received=", ".join(session.options.augment),
+        )
 
 
 def check_threshold(session: Session, options: dict[str, Any]) -> None:
@@ -67,8 +79,8 @@ def ship_decided(
         seen.scores[:, positive], seen.y_true == positive, seen.groups[attribute],
         options["constraint"],
     )  # fmt: skip
-    every = {str(group) for group in data.groups[attribute].categories}
-    found["plain"] = sorted(every - set(found["groups"]))
+    every = [str(group) for group in data.groups[attribute].categories]
+    found["plain"] = sorted(set(every) - set(found["groups"]))
     decision = {
         "attribute": attribute,
         "constraint": options["constraint"],
@@ -77,6 +89,7 @@ def ship_decided(
         "seed": session.seed,
         "split": "val",
         "source": SOURCE,
+        "order": every,
         **found,
     }
     said = decided(predictions_of(parent, "test", session), decision)

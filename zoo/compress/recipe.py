@@ -92,11 +92,16 @@ def parse(recipe: str) -> list[Parsed]:
 def slug(texts: list[str]) -> str:
     """The folder's name of a recipe, for humans: ``prune:0.8+int8`` -> ``prune-0.8_int8``.
 
-    Where a user's own name holds what a folder's can't, a hash tells it from those that look alike.
+    A hash tells a user's own name, of an attribute, from others that look alike in it.
     """
-    plain = "_".join(unquote(text).replace(":", "-") for text in texts)
-    safe = re.sub(r"[^A-Za-z0-9._-]", "-", plain)
-    return safe if safe == plain else f"{safe}-{hash_of(plain)[:6]}"
+    parts = []
+    for text in texts:
+        name, *rest = text.split(":")
+        if STEPS[name].mitigates and not re.fullmatch(r"[A-Za-z0-9.]{1,40}", rest[0]):
+            plain = re.sub(r"[^A-Za-z0-9.]", "-", unquote(rest[0]))[:40]
+            rest[0] = f"{plain}-{hash_of(rest[0])[:6]}"
+        parts.append("-".join([name, *rest]))
+    return "_".join(parts)
 
 
 def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Parsed]:
@@ -105,16 +110,8 @@ def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Pa
     Raises :class:`ZooError` where a step does not apply to the model.
     """
     origin = run.variant(parent)
+    steps = following(origin, recipe)
     made = _made(origin)
-    converted = made and not (origin.path / "model.weights.h5").exists()
-    if converted and not parse(recipe)[0].step.decides:
-        raise ZooError(
-            f"Variant {parent!r} is converted for good and can't be compressed further.",
-            expected="base, or a variant that was retrained",
-            received=parent,
-            hint=f"zoo compress {run.path} '{recipe}' --variant base",
-        )
-    steps = chain(origin, recipe)[len(made) :]
     session = session.of(origin)
     current: Variant | None = origin
     applies(steps, session.spec)
@@ -124,8 +121,26 @@ def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Pa
             parsed.step.check(session, options)
         session = session.as_model(options["model"]) if "model" in options else session
         made.append(parsed.text)
-        current = None if current is None else _there(run, current, slug(made))
+        current = None if current is None else _there(run, current, slug(made), "+".join(made))
     return steps
+
+
+def following(origin: Variant, recipe: str) -> list[Parsed]:
+    """The steps of a recipe after those that a variant was made by.
+
+    Raises :class:`ZooError` where they can't follow.
+    """
+    made = _made(origin)
+    converted = made and not (origin.path / "model.weights.h5").exists()
+    if converted and not parse(recipe)[0].step.decides:
+        why = "decides by group" if origin.document()["needs_groups"] else "is converted for good"
+        raise ZooError(
+            f"Variant {origin.name!r} {why} and can't be trained or converted further.",
+            expected="base, or a variant that was retrained",
+            received=origin.name,
+            hint=f"zoo compress {origin.run.path} '{recipe}' --variant base",
+        )
+    return chain(origin, recipe)[len(made) :]
 
 
 def applies(steps: Sequence[Parsed], spec: ModelSpec) -> None:
@@ -165,7 +180,7 @@ def _made(variant: Variant) -> list[str]:
     return [part for part in variant.document()["recipe"].split("+") if part]
 
 
-def _there(run: Run, parent: Variant, name: str) -> Variant | None:
+def _there(run: Run, parent: Variant, name: str, recipe: str) -> Variant | None:
     """The variant of a name, if it is made. Raises :class:`ZooError` for what is in its way."""
     if name not in run.variants():
         if (run.path / name).exists():
@@ -173,6 +188,14 @@ def _there(run: Run, parent: Variant, name: str) -> Variant | None:
         return None
     found = run.variant(name)
     document = found.document()
+    if document["recipe"] != recipe:
+        raise ZooError(
+            f"Variant {name!r} was made by another recipe.",
+            expected=recipe,
+            received=document["recipe"],
+            hint=f"Remove the folder {found.path} and make it again.",
+            kind="stale_variant",
+        )
     if document["parent"]["sha256"] != parent.sha256:
         raise ZooError(
             f"Variant {name!r} was made from another {parent.name!r} than there is now.",
@@ -195,7 +218,7 @@ def _one(
 ) -> Variant:
     from zoo.export import to_litert
 
-    found = _there(run, parent, name)
+    found = _there(run, parent, name, recipe)
     if found is not None:
         progress.say(f"{name}: there already")
         return found
@@ -205,7 +228,7 @@ def _one(
     began = time.perf_counter()
     retrained = parsed.step.kind == "retrain"
     with workshop(run, name, parent, recipe) if retrained else nullcontext(run.path) as folder:
-        work = Work(session, session.load(parent.weights), progress, name, folder)
+        work = Work(session, session.load(parent.weights), progress, name, folder, run)
         content = parsed.step.run(work, dict(parsed.options))
         return ship(
             work.session,

@@ -13,19 +13,20 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from zoo.compress.deciding import check_groups, check_threshold, ship_decided
+from zoo.compress.deciding import check_reweigh, check_threshold, ship_decided
 from zoo.decision import CONSTRAINTS
 from zoo.decision import SOURCE as THRESHOLDS
 from zoo.errors import Interrupted
 from zoo.export import CALIBRATION_SAMPLES, FORMATS, to_litert
 from zoo.keras_modes import MODES
 from zoo.progress import Progress
+from zoo.run import Run
 from zoo.spec import Step
 from zoo.tasks import get_task
 from zoo.train.loop import fit
 from zoo.train.options import TrainOptions
 from zoo.train.reweighing import REWEIGH
-from zoo.train.session import Session
+from zoo.train.session import Session, initialise
 
 #: Of the epochs and the learning rate of the training, what a retraining step uses.
 RETRAIN_EPOCHS, RETRAIN_RATE = 0.4, 0.5
@@ -42,6 +43,7 @@ class Work:
     progress: Progress
     title: str
     checkpoints: Path  # where a retraining writes its own, and goes on from those there are
+    run: Run
 
     def calibration(self) -> np.ndarray:
         """Encoded training rows for the activations' ranges."""
@@ -221,7 +223,9 @@ def _distill(work: Work, options: dict[str, Any]) -> None:
 
 def _reweigh(work: Work, options: dict[str, Any]) -> None:
     work.session = work.session.reweighed(options["attribute"])
-    work.model = work.session.build()
+    begun = any(work.checkpoints.glob("step-*"))
+    work.model = work.session.build_to_train(filled=begun)
+    initialise(work.run, work.model, begun)
     _fit(work, work.model, work.session.options)
 
 
@@ -262,7 +266,7 @@ STEPS: dict[str, Step] = {
     for row in (
         Step(REWEIGH, "retrain", "ATTRIBUTE", "train anew, each row weighted so that group and label are "
              "independent", _attribute, _reweigh, "Kamiran & Calders, KAIS 33, 2012",
-             check=check_groups, mitigates=True),
+             check=check_reweigh, mitigates=True),
         Step("distill", "retrain", "MODEL", "teach another model of the zoo what this one says",
              _student, _distill, "Hinton, Vinyals & Dean 2015", again=True),
         Step("prune", "retrain", "SPARSITY|MbyN", "set the smallest weights of each kernel to zero "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,39 @@ def make_groups(
     if len(counts) == 1:
         notes.append(f"the attribute {attribute!r} has a single group: nothing to compare")
     return found
+
+
+def as_known(values: Any, known: Sequence[str]) -> np.ndarray:
+    """The groups, of those ``known``, of new values of an attribute: strings (n,).
+
+    Numbers fall into bands where the groups are bands of ours; a value that was merged with other rare
+    ones is of their group. What is of no known group stays as it is.
+    """
+    import pandas as pd
+
+    series = pd.Series(values).reset_index(drop=True)
+    codes, texts = codes_and_texts(series)
+    merged = {text: OTHER for text in texts if OTHER in known and text not in known}
+    found = np.array([merged.get(text, text) for text in texts], dtype=object)[codes]
+    limits = {name: _limits(name) for name in known if name != MISSING}
+    if is_number_type(series) and all(limits.values()):
+        numbers = series.to_numpy(np.float64, na_value=np.nan)
+        for name, ends in limits.items():
+            assert ends is not None
+            found[(numbers >= ends[0]) & (numbers < ends[1])] = name
+    return found.astype(np.str_)
+
+
+def _limits(name: str) -> tuple[float, float] | None:
+    """From where to where a band goes that :func:`_bands` named; None of another group."""
+    band = re.fullmatch(r"< (\S+)|(\S+) to < (\S+)|>= (\S+)", name)
+    if band is None:
+        return None
+    try:
+        low, high = band[2] or band[4], band[1] or band[3]
+        return float(low or -np.inf), float(high or np.inf)
+    except ValueError:
+        return None
 
 
 def _bands(

@@ -378,6 +378,19 @@ def _lines(path: Path) -> np.ndarray:
     return np.array(lines, dtype=str)
 
 
+def read_groups(path: Path, attribute: str) -> Any:
+    """An attribute's values (n,) in a file of inputs, None where it has none."""
+    function = reader(path)
+    if function in (read_table, read_records):
+        frame = open_frame(path, _sha256_of(path))
+        return frame[attribute] if attribute in list(frame.columns) else None
+    if function is read_npz:
+        with _npz(path) as stored:
+            key = f"group_{attribute}"
+            return stored.get(key)
+    return None
+
+
 def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
     """Inputs alone, for a model with this preprocessing: a frame, uint8 images (n, h, w, c), or
     texts: strings (n,). :func:`zoo.data.table.take_rows` takes some of them."""

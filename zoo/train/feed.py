@@ -26,8 +26,8 @@ BLOCK_BYTES = 16_000_000
 class Samples:
     """Encoded inputs (n, ...) and targets (n, ...): class indices, ids or scaled values.
 
-    ``weights`` float32 say how much each answer counts: None for all alike. ``draw(x, y, weights,
-    state)`` is run on each batch with the int64 (2,) state of its step: see
+    ``weights`` float32 say how much each answer counts: None for all alike. They are scaled to a mean
+    of 1 in each batch unless they are to be taken ``as_given``. ``draw(x, y, weights, state)`` is run on each batch with the int64 (2,) state of its step: see
     :class:`zoo.tasks.Task`. ``class_weights`` float32 (classes,): how much a row of each class
     counts, None for all alike.
     """
@@ -38,6 +38,7 @@ class Samples:
     weights: np.ndarray | None = None
     draw: Callable[..., tuple[Any, Any, Any]] | None = None
     class_weights: np.ndarray | None = None
+    as_given: bool = False
 
     def __len__(self) -> int:
         return len(self.y)
@@ -56,6 +57,7 @@ class Stream:
     _: KW_ONLY
     draw: Callable[..., tuple[Any, Any, Any]] | None = None
     class_weights: np.ndarray | None = None
+    as_given: bool = False
 
     def __len__(self) -> int:
         return self.rows
@@ -220,7 +222,8 @@ class Feed:
         from zoo.backend import tf
 
         inputs, targets, *rest = (tf.gather(held, index) for held in tensors)
-        weights = self._weighted(rest[0]) if rest else None
+        weights = rest[0] if rest else None
+        weights = weights if self._samples.as_given else self._weighted(weights)
 
         def state(k: int) -> Any:
             return tf.stack([self.seed * 100_003 + epoch, number * 97 + k])

@@ -165,6 +165,9 @@ class Session:
         if self.options.class_weight == "balanced":
             more["class_weights"] = class_weights(self.data.y[rows], len(self.data.classes))
 
+        if self.row_weights is not None:
+            more["as_given"] = True
+
         def load(some: np.ndarray) -> Samples:
             raw = self.framed(some)
             weights = raw.weights if self.row_weights is None else self.row_weights[some]
