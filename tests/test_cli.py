@@ -45,7 +45,7 @@ def test_the_overview_is_whole_and_in_order(zoo, monkeypatch):
     listed = re.findall(r"^  (\w+)  +(\S.*)$", out.split("Commands:")[1], re.MULTILINE)
     assert [name for name, _ in listed] == [
         "list", "info", "data", "train", "tune", "runs", "compare", "eval", "predict", "generate", "compress",
-        "export", "benchmark", "explain", "fairness", "audit", "report", "doctor",
+        "export", "benchmark", "explain", "fairness", "mitigate", "audit", "report", "doctor",
     ]  # fmt: skip
     assert all(text.endswith(".") and "..." not in text for _, text in listed)
 

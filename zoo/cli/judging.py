@@ -1,4 +1,4 @@
-"""``zoo benchmark``, ``explain``, ``fairness``, ``audit`` and ``report``; ``zoo doctor``."""
+"""``zoo benchmark``, ``explain``, ``fairness``, ``mitigate``, ``audit`` and ``report``; ``zoo doctor``."""
 
 from __future__ import annotations
 
@@ -205,6 +205,58 @@ def _interval(value: Mapping[str, Any]) -> str:
     if shown is None or isinstance(shown, str) or value.get("ci_low") is None:
         return figure(shown, 3)
     return f"{shown:.3f} [{value['ci_low']:.3f}, {value['ci_high']:.3f}]"
+
+
+@cli.command(
+    epilog=examples(
+        "zoo mitigate latest --sensitive sex",
+        "zoo mitigate latest threshold --sensitive sex --constraint equalized_odds",
+        "zoo compress latest int8 --variant reweigh-sex",
+    )
+)
+@click.argument("run")
+@click.argument("methods", nargs=-1, metavar="[reweigh|threshold]...")
+@click.option("--sensitive", metavar="ATTRIBUTE",
+              help="Whose groups are to be treated alike [the run's first].")  # fmt: skip
+@click.option("--constraint", metavar="NAME",
+              help="What is to be alike: demographic_parity, equalized_odds or "
+              "true_positive_rate_parity [demographic_parity].")  # fmt: skip
+@click.option("--variant", default="base", show_default=True, help="Which variant to start from.")
+@min_cell_option
+@runs_option
+@shared
+def mitigate(
+    run: str, methods: tuple[str, ...], sensitive: str | None, constraint: str | None,
+    variant: str, min_cell: int, root: Path,
+) -> None:  # fmt: skip
+    """Make variants of RUN that treat groups alike.
+
+    reweigh trains anew with weighted rows; threshold keeps the model and decides by thresholds of each
+    group, so that its predictions need the group. Without a method: all that apply.
+    """
+    from zoo import api
+
+    document = api.mitigate(
+        run, methods, sensitive=sensitive, constraint=constraint, variant=variant,
+        min_cell=min_cell, root=root, progress=progress_bar(),
+    )  # fmt: skip
+    rows, metric = [], ""
+    for r in document["results"]:
+        name, value = next(iter(r["metrics"].items()), ("", None))
+        gap = r["disparity"] or {}
+        metric = gap.get("metric", metric)
+        rows.append((r["variant"], f"{name} {figure(value)}", _measured(gap.get("before")),
+                     _measured(gap.get("after")), "yes" if r["needs_groups"] else "no",
+                     "yes" if r["randomized"] else "no", r["error"] or ""))  # fmt: skip
+    header = ("variant", "test", f"{metric}, before", "after", "needs groups", "draws", "error")
+    emit(document, f"{document['attribute']}:\n{table(header, rows)}")
+    fail_on_errors(document["results"])
+
+
+def _measured(found: Mapping[str, Any] | None) -> str:
+    if found is None or found.get("value") is None:
+        return "-"
+    return f"{figure(found['value'])} [{figure(found['ci_low'])}, {figure(found['ci_high'])}]"
 
 
 @cli.command(
