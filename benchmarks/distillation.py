@@ -3,10 +3,10 @@
     python benchmarks/distillation.py [--pair TEACHER:STUDENT ...] [--seed N ...] [--runs DIR] [--out FILE]
 
 Of every seed the teacher is trained, and teaches the student (``zoo compress TEACHER distill:STUDENT``);
-the student is also trained alone with the same seed, so from the same random start, on the same rows, for
-the teacher's number of epochs and in batches as large, as it learns from the teacher. All three are judged
-on the test rows, by group too, and timed as LiteRT files. Differences are paired by seed, with a 95 % t interval
-of their mean. Seeds that the file holds are kept; with ``--runs`` the runs are, too.
+the student is also trained alone (``zoo train STUDENT``), with the same seed, so from the same random
+start, on the same rows, by the same options. All three are judged on the test rows, by group too, and
+timed as LiteRT files. Differences are paired by seed, with a 95 % t interval of their mean. Seeds that
+the file holds are kept; with ``--runs`` the runs are, too.
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ def rows_of(run: Run, recipe: str, root: Path) -> tuple[dict[str, Any], dict[str
 
 def measure(teacher: str, student: str, seed: int, root: Path) -> dict[str, Any]:
     """One seed: the teacher, the student alone and the student it taught."""
-    options = models().get(teacher).train
-    same = ("--epochs", str(options["epochs"]), "--batch-size", str(options["batch_size"]))
-    apart = root / f"as-{teacher}"
-    alone, _ = rows_of(trained(student, seed, apart, *same), "float16", apart)
+    alone, _ = rows_of(trained(student, seed, root), "float16", root)
     large, taught = rows_of(trained(teacher, seed, root), f"distill:{student}", root)
     if large["metric"] != alone["metric"]:
         raise SystemExit(

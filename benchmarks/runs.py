@@ -29,17 +29,14 @@ def command(*words: str) -> dict[str, Any]:
     return document
 
 
-def trained(model: str, seed: int, folder: Path, *words: str) -> Run:
-    """The run ``MODEL-SEED`` of a ``zoo train MODEL WORDS``: the one in the folder, or a new one there.
+def trained(model: str, seed: int, folder: Path) -> Run:
+    """The run ``MODEL-SEED`` of a default ``zoo train``: the one in the folder, or a new one there.
 
-    A folder is for runs of the same words: those of the one that is there are not looked at.
     Raises ``SystemExit`` where the one in the folder is unfinished or of another version of the model.
     """
     run = Run(folder / f"{model}-{seed}")
     if not run.path.exists():
-        command(
-            "train", model, *words, "--seed", str(seed), "--name", run.name, "--runs", str(folder)
-        )
+        command("train", model, "--seed", str(seed), "--name", run.name, "--runs", str(folder))
     document = run.document()
     if document["status"] != "done":
         raise SystemExit(f"{run.path} is not finished: zoo train --resume {run.path}, or remove it")

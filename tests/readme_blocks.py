@@ -183,7 +183,7 @@ def distillation_block() -> str:
     return (
         table(["teacher", "student", "seeds", "metric", "teacher's", "student alone", "taught",
                "gain, points", "worst group's", "size", "p90"], lines)
-        + "\nAlone and taught from the same random start, on the same rows, for as many epochs; gains "
+        + "\nAlone and taught from the same random start, on the same rows, by the same options; gains "
         "are paired by seed, with 95 % intervals where there are several seeds. Size and p90 are shares "
         f"of the teacher's. {last['device']}, TensorFlow {last['versions']['tensorflow']}, "
         f"{last['created'][:10]}; `python benchmarks/distillation.py`.\n"

@@ -125,7 +125,8 @@ class Session:
     def as_model(self, name: str, config: Mapping[str, Any] | None = None) -> Session:
         """The same data with another model of the zoo, as distillation trains it.
 
-        The run's epochs and batch size hold, else the model's own options. ``config`` are arguments
+        The model's own options hold, but for the number of epochs and the batch size where the run has
+        others than its own model's. ``config`` are arguments
         of ``build``; the model's defaults otherwise. Raises :class:`ZooError` where model and data do
         not fit.
         """
@@ -135,8 +136,10 @@ class Session:
         check_fit(spec, self.data)
         if config is None:
             config = {**spec.config, **_from_data(spec, {**self.plan, **self.config})}
-        own = TrainOptions.parse(dict(spec.train))
-        options = replace(own, epochs=self.options.epochs, batch_size=self.options.batch_size)
+        usual = TrainOptions.parse(dict(self.spec.train))
+        asked = {name: value for name in ("epochs", "batch_size")
+                 if (value := getattr(self.options, name)) != getattr(usual, name)}  # fmt: skip
+        options = replace(TrainOptions.parse(dict(spec.train)), **asked)
         if self.data.kind != "image":
             options = replace(options, augment=())
         return replace(self, spec=spec, config=dict(config), options=options, distilled=True)
