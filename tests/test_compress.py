@@ -297,6 +297,17 @@ def test_distilled_variant_is_another_model(zoo, run_cnn):
     assert (run_cnn / "distill-mlp_distill-cnn" / "model.tflite").exists()
 
 
+def test_a_student_trains_by_its_own_options_but_for_what_the_run_was_given(run_cnn):
+    from zoo.registry import models
+    from zoo.run import Run
+    from zoo.train.session import reopen
+
+    session = reopen(Run(run_cnn))  # --epochs 2 --batch-size 32, which is cnn's own
+    student = session.as_model("mlp").options
+    assert (student.epochs, student.batch_size) == (2, models().get("mlp").train["batch_size"])
+    assert student.learning_rate == models().get("mlp").train["learning_rate"]
+
+
 def test_a_row_that_failed_has_the_name_that_it_would_have_had(zoo, run_mlp):
     from zoo.api.compressing import _failed_row
     from zoo.run import Run
