@@ -32,8 +32,9 @@ from zoo.spec import ModelSpec
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2, "int16x8": 0.1}
 #: Of some families more is allowed: EfficientNet's small net is off by 6e-5 where operations are fused.
 LOOSER = {"efficientnet": {"float32": 2e-4}}
-#: The same for Keras' own modes; 4 bits of an untrained net are a large share of what it says.
-PACKED_TOLERANCES = {"int8": 0.1, "int4": 0.5, "gptq": 0.5, "awq": 0.5}
+#: How far the outputs of Keras' own modes may be, root mean square, as a share of the outputs' spread. 4 bits
+#: of a small untrained net are 0.17 to 0.31 of it by the seed; the largest error varies too much to judge by.
+PACKED_TOLERANCES = {"int8": 0.05, "int4": 0.4, "gptq": 0.4, "awq": 0.4}
 SPARSITY, VALUES = 0.75, 8
 
 
@@ -324,10 +325,8 @@ def check_packed(spec: ModelSpec, mode: str) -> None:
             raise unittest.SkipTest(str(refused)) from refused
         raise
     said = model(x, training=False).numpy()
-    gap = np.abs(said - expected).max() / np.abs(expected).max()
-    assert 0 < gap <= PACKED_TOLERANCES[mode], (
-        f"keras:{mode}: off by {gap:.2g} of the largest output"
-    )
+    gap = np.sqrt(np.mean(np.square(said - expected))) / expected.std()
+    assert 0 < gap <= PACKED_TOLERANCES[mode], f"keras:{mode}: off by {gap:.2g} of the outputs' spread"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "packed.npz"
         facts = {"model": spec.name, "config": {**spec.config, **spec.tiny}, "mode": mode}
