@@ -326,7 +326,9 @@ def check_packed(spec: ModelSpec, mode: str) -> None:
         raise
     said = model(x, training=False).numpy()
     gap = np.sqrt(np.mean(np.square(said - expected))) / expected.std()
-    assert 0 < gap <= PACKED_TOLERANCES[mode], f"keras:{mode}: off by {gap:.2g} of the outputs' spread"
+    assert 0 < gap <= PACKED_TOLERANCES[mode], (
+        f"keras:{mode}: off by {gap:.2g} of the outputs' spread"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "packed.npz"
         facts = {"model": spec.name, "config": {**spec.config, **spec.tiny}, "mode": mode}
