@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import statistics
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 import click
 import numpy as np
 
-from runs import command, trained
+from runs import command, idle, trained
 from zoo.compress.recipe import parse
 from zoo.environment import measured
 from zoo.registry import models
@@ -52,10 +51,10 @@ def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: 
     run = trained(model, seed, root)
     swept = command("compress", run.name, *recipes, "--sweep", "--split", "test", "--seconds", str(seconds),
                 "--runs", str(root))  # fmt: skip
-    idle = os.getloadavg()[0] < (os.cpu_count() or 1) + 0.5
+    alone = idle()
     pruned = pruned_gzip(run, [r["variant"] for r in swept["results"] if not r["error"]])
     found: dict[str, dict] = {}
-    base_p90 = next(r["p90_ms"] for r in swept["results"] if not r["recipe"]) if idle else None
+    base_p90 = next(r["p90_ms"] for r in swept["results"] if not r["recipe"]) if alone else None
     for row in swept["results"]:
         if row["error"]:
             found[row["recipe"] or "base"] = {"error": row["error"]}
@@ -69,7 +68,7 @@ def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: 
             "worst_group_drop": row["worst_group_drop"],
             "bytes": row["bytes"],
             "bytes_gzip": row["bytes_gzip"],
-            "p90_ms": row["p90_ms"] if idle else None,
+            "p90_ms": row["p90_ms"] if alone else None,
             "p90_base_ms": base_p90,
             "sparsity": row["sparsity"],
             "sparsities": [min(la["sparsity"] for la in layers), max(la["sparsity"] for la in layers)],

@@ -12,8 +12,6 @@ the file holds are kept; with ``--runs`` the runs are, too.
 from __future__ import annotations
 
 import json
-import math
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +19,8 @@ from typing import Any
 
 import click
 
-from paired import t_interval
-from runs import command, trained
+from paired import summary
+from runs import command, idle, trained
 from zoo.environment import measured
 from zoo.registry import models
 from zoo.run import Run, write_atomic
@@ -37,13 +35,13 @@ KEPT = ("metric", "value", "bytes", "p90_ms")
 def rows_of(run: Run, recipe: str, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a run's ``base`` and its variant of a recipe are and cost on the test rows."""
     swept = command("compress", run.name, recipe, "--sweep", "--split", "test", "--runs", str(root))
-    idle = os.getloadavg()[0] < (os.cpu_count() or 1) + 0.5
+    alone = idle()
     found = []
     for row in swept["results"]:
         if row["error"]:
             raise SystemExit(f"{run.name}, {row['variant']}: {row['error']}")
         kept = {name: row[name] for name in KEPT}
-        kept["p90_ms"] = row["p90_ms"] if idle else None
+        kept["p90_ms"] = row["p90_ms"] if alone else None
         found.append(kept | {"worst_group": (row["worst_group"] or {}).get("value")})
     base, made = found
     return base, made
@@ -63,9 +61,7 @@ def measure(teacher: str, student: str, seed: int, root: Path) -> dict[str, Any]
 def gained(seeds: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float | None]:
     """Taught less alone, paired by seed: mean and 95 % t interval."""
     pairs = [(row["taught"][name], row["alone"][name]) for row in seeds.values()]
-    mean, *ends = t_interval([taught - alone for taught, alone in pairs])
-    low, high = (None if math.isnan(end) else end for end in ends)
-    return {"mean": mean, "ci_low": low, "ci_high": high}
+    return summary([taught - alone for taught, alone in pairs])
 
 
 @click.command()

@@ -28,7 +28,7 @@ from typing import Any
 
 import click
 
-from paired import t_interval
+from paired import summary
 from runs import command
 from zoo.environment import measured
 from zoo.registry import models
@@ -101,9 +101,7 @@ def longer_ones(row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def difference(rows: list[dict[str, Any]], metric: str, other: str) -> dict[str, float | None]:
     """Pre-trained less another side, paired by seed: mean and 95 % t interval."""
-    mean, *ends = t_interval([row["pretrained"][metric] - row[other][metric] for row in rows])
-    low, high = (None if math.isnan(end) else end for end in ends)
-    return {"mean": mean, "ci_low": low, "ci_high": high}
+    return summary([row["pretrained"][metric] - row[other][metric] for row in rows])
 
 
 def differences(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,11 @@ def command(*words: str) -> dict[str, Any]:
     if "error" in document:
         raise SystemExit(f"zoo {' '.join(words)}: {document['error']['message']}")
     return document
+
+
+def idle() -> bool:
+    """Whether this process had the machine to itself in the last minute, as a latency needs it."""
+    return os.getloadavg()[0] < (os.cpu_count() or 1) + 0.5
 
 
 def trained(model: str, seed: int, folder: Path) -> Run:

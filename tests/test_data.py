@@ -405,7 +405,7 @@ def test_npz_of_numbers_with_groups_and_split(tmp_path):
     assert data.groups["site"].tolist() == group_site.tolist()
     assert data.parts["val"].tolist() == np.flatnonzero(split == "dev").tolist()
     plan = preprocess.fit(data, {})
-    frame = read_inputs(tmp_path / "a.npz", plan)
+    frame, _ = read_inputs(tmp_path / "a.npz", plan)
     np.testing.assert_array_equal(preprocess.apply(plan, frame), preprocess.apply(plan, data.x))
 
 
@@ -540,13 +540,13 @@ def test_deep_pictures_have_one_scale(tmp_path, dtype, values, white):
     expected = [round(255 * values[k % 3] / white) for k in order]
     assert opened(folder, None).x[:, 0, 0, 0].tolist() == expected
     plan = {"kind": "image", "shape": [8, 8, 1], "scale": 1 / 255}
-    assert read_inputs(folder, plan)[np.arange(24)][:, 0, 0, 0].tolist() == expected
+    assert read_inputs(folder, plan)[0][np.arange(24)][:, 0, 0, 0].tolist() == expected
 
 
 def test_pictures_for_prediction_take_the_shape_of_training(tmp_path):
     folder = build.write_pictures(tmp_path / "p", size=20)
     plan = {"kind": "image", "shape": [10, 12, 3], "scale": 1 / 255}
-    images = read_inputs(folder, plan)[np.arange(28)]
+    images = read_inputs(folder, plan)[0][np.arange(28)]
     assert images.shape == (28, 10, 12, 3)
     assert preprocess.apply(plan, images).dtype == np.float32
 
@@ -567,7 +567,7 @@ def test_training_and_prediction_decode_pictures_alike(tmp_path, settings):
     rows = np.arange(len(session.data.y))
     side = int(settings.get("size", COMMON_SIZE))
     assert session.config["shape"] == (side, side, 1)
-    own = read_inputs(folder, session.plan)[rows]
+    own = read_inputs(folder, session.plan)[0][rows]
     np.testing.assert_array_equal(session.data.take(rows), own)
     again = open_data(Request.parse(session.request.document()))
     np.testing.assert_array_equal(again.take(rows), own)
@@ -758,7 +758,7 @@ def test_categories_of_digits_stay_text_in_prediction(tmp_path, write):
     plan = preprocess.fit(data, {})
     fresh = data.x.iloc[:40].assign(code=np.resize(["01", "1"], 40), flag="TRUE")
     fresh.to_csv(tmp_path / "new.csv", index=False)
-    read = read_inputs(tmp_path / "new.csv", plan)
+    read, _ = read_inputs(tmp_path / "new.csv", plan)
     np.testing.assert_array_equal(preprocess.apply(plan, read), preprocess.apply(plan, fresh))
     _, cells = slot(plan, "code")
     assert (preprocess.apply(plan, read)[:, cells].sum(axis=1) == 1).all()

@@ -55,6 +55,9 @@ class ZooError(Exception):
         return "\n".join(rows)
 
 
+#: The ``kind`` of a refusal that is no mistake: what was asked for is not for this model or its data.
+NOT_APPLICABLE = "not_applicable"
+
 #: Characters of one line of an error: four lines of them fit on one screen of 24 x 80.
 LINE = 400
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.errors import NOT_APPLICABLE, ZooError
 from zoo.kernels import flat_layers
 
 #: Classes of ``keras.layers`` that Keras packs, and which of them the calibrated modes take.
@@ -135,7 +135,7 @@ def _refused(model: Any, mode: str, expected: str, received: str) -> ZooError:
         expected=expected,
         received=received,
         hint="LiteRT's own formats take every layer: int8, dynamic, float16.",
-        kind="not_applicable",
+        kind=NOT_APPLICABLE,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,6 @@ def ship(
         content: of the artefact, whose name is ``file``.
         own_weights: whether the variant keeps Keras weights of its own (base and retrained ones).
     """
-    from zoo.environment import now, versions
-    from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
-
     data = session.data
     with run.new_variant(name) as folder:
         (folder / file).write_bytes(content)
@@ -103,38 +101,58 @@ def ship(
         artifact = open_artifact(folder / file)
         rows = data.parts["test"]
         said = predict_rows(session, artifact, "test", rows)
-        write_arrays(folder / "predictions.npz", said.arrays() | more_columns(said, data.task))
         shown = get_task(data.task).shown
         if shown:
             write_arrays(folder / SHOWN, function_of(shown)(session, model, artifact))
-        bound: dict[str, Any] = {
-            "inputs": [{"path": f"{name}/{file}", "sha256": sha256_file(folder / file)}],
-            "environment": versions(),
-            "created": now(),
-        }
-        document = VariantDocument(
-            variant=name,
-            recipe=recipe,
-            kind=kind,  # type: ignore[arg-type]
-            parent=None if parent is None else {"variant": parent.name, "sha256": parent.sha256},
-            artifact=file,
-            runtime=runtime_of(folder / file),  # type: ignore[arg-type]
-            bytes=len(content),
-            bytes_gzip=len(gzip.compress(content, 9, mtime=0)),
+        fields = {
+            "recipe": recipe,
+            "kind": kind,
+            "parent": None if parent is None else {"variant": parent.name, "sha256": parent.sha256},
+            "artifact": file,
+            "runtime": runtime_of(folder / file),
+            "bytes": len(content),
+            "bytes_gzip": len(gzip.compress(content, 9, mtime=0)),
             **sparsity(model),
-            metrics=point_metrics(said, data.task),
-            parity=parity(session, model, artifact),
-            model=_model_of(session),
-            options=options,
-            seconds=seconds,
-            **bound,
-        )
-        scored = MetricsDocument(
-            variant=name, results=[score(said, data.task, name)], **bound
-        ).model_dump(mode="json")
-        write_atomic(folder / "metrics.json", dump({**ResultList().model_dump(), **scored}))
-        write_atomic(folder / "variant.json", dump(document))
+            "parity": parity(session, model, artifact),
+            "model": _model_of(session),
+            "options": options,
+            "seconds": seconds,
+        }
+        complete(folder, name, [file], said, data.task, fields)
     return run.variant(name)
+
+
+def complete(
+    folder: Path,
+    name: str,
+    files: Sequence[str],
+    said: Predictions,
+    task: str,
+    fields: Mapping[str, Any],
+) -> None:
+    """Write what every variant's folder ends with: predictions, metrics, and its document.
+
+    Args:
+        files: those that decide what the variant answers; the documents are bound to them.
+        said: what it answered on the test rows.
+        fields: of ``variant.json``, all but those that follow from the other arguments.
+    """
+    from zoo.environment import now, versions
+    from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
+
+    write_arrays(folder / "predictions.npz", said.arrays() | more_columns(said, task))
+    bound: dict[str, Any] = {
+        "variant": name,
+        "inputs": [
+            {"path": f"{name}/{file}", "sha256": sha256_file(folder / file)} for file in files
+        ],
+        "environment": versions(),
+        "created": now(),
+    }
+    document = VariantDocument(**{**fields, **bound, "metrics": point_metrics(said, task)})
+    scored = MetricsDocument(results=[score(said, task, name)], **bound).model_dump(mode="json")
+    write_atomic(folder / "metrics.json", dump({**ResultList().model_dump(), **scored}))
+    write_atomic(folder / "variant.json", dump(document))
 
 
 def _model_of(session: Session) -> dict[str, Any] | None:

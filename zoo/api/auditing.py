@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.benchmarking import benchmark_all, compare_speed
-from zoo.api.compressing import compress_all, opened
+from zoo.api.compressing import compress_all, opened, opened_where_applicable
 from zoo.api.explaining import (
     EXPLAIN_BACKGROUND,
     drift_effort,
@@ -127,8 +127,9 @@ def audit(
     run.variant(BASE)
     wanted = parse_gates(gates)
     if recipes is None:
-        recipes = _applicable(run, progress)
-    session, planned = opened(run, recipes)
+        session, planned, _ = opened_where_applicable(run, DEFAULT_RECIPES, BASE, progress)
+    else:
+        session, planned = opened(run, recipes)
     failed = [row for row in compress_all(session, run, planned, BASE, progress) if row["error"]]
     chosen = run.select("all")
     measured = benchmark_all(session, run, chosen, None, seconds, 1, progress)
@@ -163,22 +164,6 @@ def audit(
     write_atomic(run.path / "audit.json", dump(document))
     made = report(str(run.path), private=private, root=root)
     return {**document, "run": made["run"], "report": made["html"]}
-
-
-def _applicable(run: Run, progress: Progress) -> list[str]:
-    """The default recipes without those that the model's spec skips, which are said."""
-    from zoo.compress.recipe import parse
-    from zoo.registry import models
-
-    skips = models().get(run.document()["spec"]["name"]).skips
-    fit = []
-    for recipe in DEFAULT_RECIPES:
-        reasons = [skips[part.step.name] for part in parse(recipe) if part.step.name in skips]
-        if reasons:
-            progress.say(f"{recipe}: left out: {reasons[0]}")
-        else:
-            fit.append(recipe)
-    return fit
 
 
 def _audit_row(

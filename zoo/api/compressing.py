@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import FAILURE, Interrupted, ZooError
+from zoo.errors import FAILURE, NOT_APPLICABLE, Interrupted, ZooError
 from zoo.progress import QUIET, Progress
 from zoo.run import BASE, RUNS, Run, find_run
 
@@ -37,14 +37,41 @@ def opened(
     What one of them lacks must not cost the work on the others, and a typo need not wait until the
     data are read. Raises :class:`ZooError` for all that can be refused before any work.
     """
-    from zoo.compress.recipe import parse, plan
+    from zoo.compress.recipe import check, following
     from zoo.train.session import reopen
 
-    run.variant(parent)
-    for recipe in recipes:
-        parse(recipe)
+    origin = run.variant(parent)
+    planned = [(recipe, following(origin, recipe)) for recipe in recipes]
     session = reopen(run)
-    return session, [(recipe, plan(session, run, recipe, parent)) for recipe in recipes]
+    for _, steps in planned:
+        check(session, run, steps, parent)
+    return session, planned
+
+
+def opened_where_applicable(
+    run: Run, recipes: Sequence[str], parent: str, progress: Progress
+) -> tuple[Session, list[tuple[str, list[Parsed]]], list[ZooError]]:
+    """As :func:`opened`, of those recipes that apply to the model and its data.
+
+    Of each other one it is said that it is left out and why; the reasons come last.
+    """
+    from zoo.compress.recipe import check, following
+    from zoo.train.session import reopen
+
+    origin, session = run.variant(parent), reopen(run)
+    planned, reasons = [], []
+    for recipe in recipes:
+        try:
+            steps = following(origin, recipe)
+            check(session, run, steps, parent)
+        except ZooError as error:
+            if error.kind != NOT_APPLICABLE:
+                raise
+            progress.say(f"{recipe}: left out: {error.brief}")
+            reasons.append(error)
+        else:
+            planned.append((recipe, steps))
+    return session, planned, reasons
 
 
 def compress_all(

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from zoo.api.auditing import fairness
-from zoo.api.compressing import compress_all, opened
+from zoo.api.compressing import compress_all, opened, opened_where_applicable
 from zoo.errors import ZooError, unknown
 from zoo.progress import QUIET, Progress
-from zoo.run import BASE, RUNS, Run, Variant, find_run
+from zoo.run import BASE, RUNS, Run, find_run
 
 
 def mitigate(
@@ -28,11 +28,13 @@ def mitigate(
     """Make the variants of mitigations, and judge each beside the variant it was made of.
 
     Args:
-        methods: steps that mitigate, by name; all that apply by default.
+        methods: steps that mitigate, by name; all that apply by default, and it is said which do not.
         sensitive: the attribute whose groups are to be treated alike; the run's first otherwise.
         constraint: what is to be alike, of :data:`zoo.decision.CONSTRAINTS`.
     Returns ``{run, attribute, results}``, rows as those of ``compress`` with a ``disparity``:
-    ``{metric, before, after}``, intervals on the test rows. One that fails has its ``error``.
+    ``{metric, before, after}``, intervals on the test rows. The metric is the constraint's own, and
+    the difference of accuracy where no class of several is the positive one. One that fails has its
+    ``error``.
     """
     from zoo.compress.steps import STEPS
     from zoo.decision import CONSTRAINTS
@@ -53,8 +55,12 @@ def mitigate(
         f"{name}:{quote(attribute, safe='')}" + (more if known[name].decides else "")
         for name in dict.fromkeys(methods or known)
     ]
-    recipes = recipes if methods else _applicable(run.variant(variant), recipes)
-    session, planned = opened(run, recipes, variant)
+    if methods:
+        session, planned = opened(run, recipes, variant)
+    else:
+        session, planned, reasons = opened_where_applicable(run, recipes, variant, progress)
+        if not planned:
+            raise reasons[0]
     rows = compress_all(session, run, planned, variant, progress)
     judged = {}
     for name in (variant, *(row["variant"] for row in rows if not row["error"])):
@@ -91,25 +97,3 @@ def _first(run: Run) -> str:
             kind="no_groups",
         )
     return judged[0]
-
-
-def _applicable(origin: Variant, recipes: Sequence[str]) -> list[str]:
-    """The recipes that can follow what a variant was made by; thresholds are for two classes.
-
-    Raises :class:`ZooError` where there is none.
-    """
-    from zoo.compress.recipe import following
-
-    binary = origin.run.document()["data"]["task"] == "binary"
-    found, refused = [], None
-    for recipe in recipes:
-        try:
-            steps = following(origin, recipe)
-        except ZooError as error:
-            refused = refused or error
-            continue
-        if binary or not steps[0].step.decides:
-            found.append(recipe)
-    if not found and refused is not None:
-        raise refused
-    return found

@@ -117,8 +117,9 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     task, named = get_task(data["task"]), source.is_dir() and plan["kind"] == "image"
     begins = ["row", *(["file"] if named else []), *([] if task.answers else ["prediction"])]
     path = _output_beside(source, begins) if output is None else check_output(output)
-    inputs, decision = read_inputs(source, plan), variant.decision()
-    groups = None if decision is None else _groups_of(source, decision, variant)
+    decision = variant.decision()
+    inputs, values = read_inputs(source, plan, None if decision is None else decision["attribute"])
+    groups = None if decision is None else _groups_of(source, values, decision, variant)
     artifact, parts = open_artifact(variant.artifact), []
 
     def classified(rows: np.ndarray) -> dict[str, Any]:
@@ -155,17 +156,16 @@ def _predict_own(run: Run, variant: Variant, source: Path, output: Path | None) 
     return {"variant": variant.name, "split": None, "n": len(answers), "path": str(path)}
 
 
-def _groups_of(source: Path, decision: Mapping[str, Any], variant: Variant) -> np.ndarray:
-    """Each row's group, of own input for a variant that decides by it: strings (n,)."""
+def _groups_of(
+    source: Path, values: Any, decision: Mapping[str, Any], variant: Variant
+) -> np.ndarray:
+    """Each row's group, by a file's values for a variant that decides by group: strings (n,)."""
     from zoo.data.groups import as_known
-    from zoo.data.own import read_groups
 
-    attribute = decision["attribute"]
-    values = read_groups(source, attribute)
     if values is None:
         raise ZooError(
             f"Variant {variant.name!r} decides by group, and {source} does not say which.",
-            expected=f"a column {attribute!r} with one of: {', '.join(decision['order'])}",
+            expected=f"a column {decision['attribute']!r} with one of: {', '.join(decision['order'])}",
             received=f"{source.suffix or 'a folder'} without it",
             hint="Add it, or predict with a variant that needs no groups.",
             kind="needs_groups",

@@ -207,20 +207,33 @@ def _interval(value: Mapping[str, Any]) -> str:
     return f"{shown:.3f} [{value['ci_low']:.3f}, {value['ci_high']:.3f}]"
 
 
+class _Mitigate(click.Command):
+    """Its help lists the mitigations and constraints of their tables, read when it is asked for."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from zoo.compress.steps import STEPS
+        from zoo.decision import CONSTRAINTS
+
+        with formatter.section("Methods"):
+            formatter.write_dl([(s.name, s.help) for s in STEPS.values() if s.mitigates])
+        with formatter.section("Constraints, and the disparities that are shown for them"):
+            formatter.write_dl(list(CONSTRAINTS.items()))
+        super().format_epilog(ctx, formatter)
+
+
 @cli.command(
+    cls=_Mitigate,
     epilog=examples(
         "zoo mitigate latest --sensitive sex",
         "zoo mitigate latest threshold --sensitive sex --constraint equalized_odds",
         "zoo compress latest int8 --variant reweigh-sex",
-    )
+    ),
 )
 @click.argument("run")
-@click.argument("methods", nargs=-1, metavar="[reweigh|threshold]...")
+@click.argument("methods", nargs=-1, metavar="[METHOD]...")
 @click.option("--sensitive", metavar="ATTRIBUTE",
               help="Whose groups are to be treated alike [the run's first].")  # fmt: skip
-@click.option("--constraint", metavar="NAME",
-              help="What is to be alike: demographic_parity, equalized_odds or "
-              "true_positive_rate_parity [demographic_parity].")  # fmt: skip
+@click.option("--constraint", metavar="NAME", help="What is to be alike [the first below].")
 @click.option("--variant", default="base", show_default=True, help="Which variant to start from.")
 @min_cell_option
 @runs_option
@@ -231,8 +244,9 @@ def mitigate(
 ) -> None:  # fmt: skip
     """Make variants of RUN that treat groups alike.
 
-    reweigh trains anew with weighted rows; threshold keeps the model and decides by thresholds of each
-    group, so that its predictions need the group. Without a method: all that apply.
+    One that decides by thresholds keeps the model, and its predictions need the group. Without a METHOD:
+    all that apply. Shown is the constraint's disparity; with several classes none of which is the
+    positive one, the difference of accuracy.
     """
     from zoo import api
 

@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zoo.decision import SOURCE, learn, randomized
-from zoo.errors import ZooError, unknown
-from zoo.run import DECISION, Variant, sha256_file, write_arrays, write_atomic
+from zoo.errors import NOT_APPLICABLE, ZooError, unknown
+from zoo.run import DECISION, Variant, write_atomic
 from zoo.tasks import get_task
 from zoo.train.objective import mixes
 
@@ -25,6 +25,7 @@ def check_groups(session: Session, options: dict[str, Any]) -> None:
             "Bias is mitigated where rows have one label of a class.",
             expected="a binary or multiclass task",
             received=data.task,
+            kind=NOT_APPLICABLE,
         )
     judged = [name for name in data.groups if name not in data.label_groups]
     if attribute not in judged:
@@ -46,6 +47,7 @@ def check_reweigh(session: Session, options: dict[str, Any]) -> None:
             "Rows that are mixed with others have no group of their own to be weighted by.",
             expected="augmentations that do not mix pictures",
             received=", ".join(session.options.augment),
+            kind=NOT_APPLICABLE,
         )
 
 
@@ -58,6 +60,7 @@ def check_threshold(session: Session, options: dict[str, Any]) -> None:
             expected="a binary task",
             received=f"{session.data.task}, {len(session.data.classes)} classes",
             hint="`reweigh` takes more classes than two.",
+            kind=NOT_APPLICABLE,
         )
 
 
@@ -65,10 +68,7 @@ def ship_decided(
     session: Session, parent: Variant, name: str, recipe: str, options: dict[str, Any]
 ) -> Variant:
     """The variant of thresholds found on the parent's validation rows: its artefact and a decision."""
-    from zoo.environment import now, versions
-    from zoo.predict import point_metrics
-    from zoo.schema import MetricsDocument, ResultList, VariantDocument, dump
-    from zoo.variants import decided, predictions_of, score
+    from zoo.variants import complete, decided, predictions_of
 
     began = time.perf_counter()
     data, run = session.data, parent.run
@@ -93,38 +93,19 @@ def ship_decided(
         **found,
     }
     said = decided(predictions_of(parent, "test", session), decision)
-    document = parent.document()
     with run.new_variant(name) as folder:
         file = parent.artifact
         shutil.copyfile(file, folder / file.name)
         write_atomic(folder / DECISION, json.dumps(decision, indent=1) + "\n")
-        write_arrays(folder / "predictions.npz", said.arrays())
-        bound: dict[str, Any] = {
-            "inputs": [
-                {"path": f"{name}/{made}", "sha256": sha256_file(folder / made)}
-                for made in (file.name, DECISION)
-            ],
-            "environment": versions(),
-            "created": now(),
+        fields = {
+            **parent.document(),
+            "recipe": recipe,
+            "kind": "transform",
+            "parent": {"variant": parent.name, "sha256": parent.sha256},
+            "needs_groups": True,
+            "randomized": randomized(found["groups"]),
+            "options": options,
+            "seconds": time.perf_counter() - began,
         }
-        own = VariantDocument(
-            **{
-                **document,
-                **bound,
-                "variant": name,
-                "recipe": recipe,
-                "kind": "transform",
-                "parent": {"variant": parent.name, "sha256": parent.sha256},
-                "needs_groups": True,
-                "randomized": randomized(found["groups"]),
-                "metrics": point_metrics(said, data.task),
-                "options": options,
-                "seconds": time.perf_counter() - began,
-            }
-        )
-        scored = MetricsDocument(
-            variant=name, results=[score(said, data.task, name)], **bound
-        ).model_dump(mode="json")
-        write_atomic(folder / "metrics.json", dump({**ResultList().model_dump(), **scored}))
-        write_atomic(folder / "variant.json", dump(own))
+        complete(folder, name, [file.name, DECISION], said, data.task, fields)
     return run.variant(name)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from zoo.compress.steps import STEPS, Work
-from zoo.errors import ZooError, unknown
+from zoo.errors import NOT_APPLICABLE, ZooError, unknown
 from zoo.progress import Progress
 from zoo.run import BASE, Run, Variant, check_name, exists_already, hash_of, workshop
 from zoo.spec import ModelSpec, Step
@@ -104,13 +104,9 @@ def slug(texts: list[str]) -> str:
     return "_".join(parts)
 
 
-def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Parsed]:
-    """The steps of a recipe from a variant on, after all that can be refused before any work.
-
-    Raises :class:`ZooError` where a step does not apply to the model.
-    """
+def check(session: Session, run: Run, steps: Sequence[Parsed], parent: str = BASE) -> None:
+    """Raise :class:`ZooError` for all that can be refused of steps from a variant on before any work."""
     origin = run.variant(parent)
-    steps = following(origin, recipe)
     made = _made(origin)
     session = session.of(origin)
     current: Variant | None = origin
@@ -122,7 +118,6 @@ def plan(session: Session, run: Run, recipe: str, parent: str = BASE) -> list[Pa
         session = session.as_model(options["model"]) if "model" in options else session
         made.append(parsed.text)
         current = None if current is None else _there(run, current, slug(made), "+".join(made))
-    return steps
 
 
 def following(origin: Variant, recipe: str) -> list[Parsed]:
@@ -139,6 +134,7 @@ def following(origin: Variant, recipe: str) -> list[Parsed]:
             expected="base, or a variant that was retrained",
             received=origin.name,
             hint=f"zoo compress {origin.run.path} '{recipe}' --variant base",
+            kind=NOT_APPLICABLE,
         )
     return chain(origin, recipe)[len(made) :]
 
@@ -151,7 +147,9 @@ def applies(steps: Sequence[Parsed], spec: ModelSpec) -> None:
         reason = spec.skips.get(parsed.step.name)
         if reason:
             raise ZooError(
-                f"{parsed.step.name!r} does not apply to {spec.name!r}.", received=reason
+                f"{parsed.step.name!r} does not apply to {spec.name!r}.",
+                received=reason,
+                kind=NOT_APPLICABLE,
             )
         student = dict(parsed.options).get("model")
         spec = models().get(student) if student else spec
@@ -165,7 +163,7 @@ def chain(origin: Variant, recipe: str) -> list[Parsed]:
 def compress(
     session: Session, run: Run, steps: Sequence[Parsed], progress: Progress, parent: str = BASE
 ) -> Variant:
-    """Make the variant of steps that :func:`plan` gave; intermediates are variants, and reused."""
+    """Make the variant of steps that passed :func:`check`; intermediates are variants, and reused."""
     current = run.variant(parent)
     before = _made(current)
     for parsed in steps:

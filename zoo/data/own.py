@@ -378,44 +378,40 @@ def _lines(path: Path) -> np.ndarray:
     return np.array(lines, dtype=str)
 
 
-def read_groups(path: Path, attribute: str) -> Any:
-    """An attribute's values (n,) in a file of inputs, None where it has none."""
-    function = reader(path)
-    if function in (read_table, read_records):
-        frame = open_frame(path, _sha256_of(path))
-        return frame[attribute] if attribute in list(frame.columns) else None
-    if function is read_npz:
-        with _npz(path) as stored:
-            key = f"group_{attribute}"
-            return stored.get(key)
-    return None
+def read_inputs(path: Path, plan: dict[str, Any], attribute: str | None = None) -> tuple[Any, Any]:
+    """Inputs alone, for a model with this preprocessing, and an attribute's values (n,) beside them.
 
-
-def read_inputs(path: Path, plan: dict[str, Any]) -> Any:
-    """Inputs alone, for a model with this preprocessing: a frame, uint8 images (n, h, w, c), or
-    texts: strings (n,). :func:`zoo.data.table.take_rows` takes some of them."""
+    Inputs are a frame, uint8 images (n, h, w, c), or texts: strings (n,).
+    :func:`zoo.data.table.take_rows` takes some of them. Of an attribute that the file does not have, or
+    None, the values are None.
+    """
     function, kind = reader(path), plan["kind"]
+
+    def beside(frame: Any) -> Any:
+        return frame[attribute] if attribute in list(frame.columns) else None
+
     if kind == "tabular" and function in (read_table, read_records):
-        return open_frame(path, _sha256_of(path), text_columns(plan))
+        frame = open_frame(path, _sha256_of(path), text_columns(plan))
+        return frame, beside(frame)
     if kind == "text" and function in (read_table, read_records):
         frame = open_frame(path, _sha256_of(path), (plan["column"],))
         column = find_column(plan["column"], list(frame.columns), "the training data", path)
-        return texts_of(frame, column)
+        return texts_of(frame, column), beside(frame)
     if kind == "text" and function is read_plain:
-        return _lines(path)
+        return _lines(path), None
     if kind == "series" and function is read_table:
         from zoo.data.series import newest
 
-        return newest(read_frame(path), plan)
+        return newest(read_frame(path), plan), None
     if kind == "image" and function is read_folder:
-        return Pictures(path, plan["shape"])
+        return Pictures(path, plan["shape"]), None
     if function is read_npz:
         with _npz(path) as stored:
-            x = _find(stored, ("images", "x"), path)
+            x, values = _find(stored, ("images", "x"), path), stored.get(f"group_{attribute}")
         if kind == "image":
-            return as_images(x, path)
+            return as_images(x, path), values
         if kind == "tabular" and x.ndim == 2 and len(x):
-            return _frame_of(x, path)
+            return _frame_of(x, path), values
     raise ZooError(
         f"{path} can't be the input of a model for {kind} data.",
         expected={
