@@ -82,7 +82,7 @@ def measure(model: str, seed: int, recipes: Sequence[str], root: Path, seconds: 
 def pruned_gzip(run: Run, names: Sequence[str]) -> dict[str, int]:
     """Zipped bytes of the kernels that pruning takes, float32, of base and retrained variants."""
     from zoo.kernels import kernels
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     session, sizes = reopen(run), {}
     for name in names:

@@ -47,7 +47,7 @@ class Sides:
     def __init__(self, name: str, augment: bool, execution: str) -> None:
         from zoo.data.table import Request
         from zoo.registry import models
-        from zoo.train.session import prepare
+        from zoo.train.preparing import prepare
 
         spec = models().get(name)
         session = prepare(spec, Request(data=spec.data), settings={}, seed=0, deterministic=False)

@@ -167,7 +167,7 @@ def test_explanations_add_up(zoo, run_mlp):
 def test_a_linear_model_is_explained_by_its_closed_form(zoo, run_mlp, tmp_path):
     """``hidden=`` empty is logistic regression: w * (x - mean), folded into the user's columns."""
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     request = Run(run_mlp).document()["data"]["request"]
     code, _, _, trained = zoo(
@@ -331,7 +331,7 @@ def test_a_distilled_variants_speed_is_compared(zoo, run_cnn):
     from zoo.api.benchmarking import compare_speed
     from zoo.progress import QUIET
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     assert zoo("compress", run_cnn, "distill:mlp").code == 0
     run = Run(run_cnn)

@@ -1044,7 +1044,7 @@ def test_targets_are_judged_where_they_are_claimed(trained):
     from zoo.api.training import _target
     from zoo.data.table import Request
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     session = reopen(Run(trained("mlp")))
     named = replace(session, data=replace(session.data, name="adult"))
@@ -1073,8 +1073,9 @@ def test_the_baseline_has_a_row_of_each_class(trained, monkeypatch):
     from zoo.run import Run
     from zoo.train import session as sessions
     from zoo.train.baseline import linear
+    from zoo.train.running import reopen
 
-    session = sessions.reopen(Run(trained("cnn")))
+    session = reopen(Run(trained("cnn")))
     one = session.encoded(session.data.parts["train"][:1]).nbytes
     monkeypatch.setattr(sessions, "HELD_BYTES", one)  # a single row is drawn
     name, said = linear(session)

@@ -218,7 +218,7 @@ def test_every_kernel_that_was_pruned_keeps_its_zeros_while_others_are_clustered
     """Small kernels are pruned by :all, and not clustered."""
     from zoo.kernels import kernels
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     code, _, error, _ = zoo("compress", str(run_cnn), "prune:0.6:all+cluster:4", "--json")
     assert code == 0, error
@@ -240,7 +240,7 @@ def test_every_kernel_that_was_pruned_keeps_its_zeros_while_others_are_clustered
 def test_chains_keep_what_was_made_before(zoo, run_mlp):
     """Sparse, then clustered, then on an int8 grid, then int8: each variant is what its name says."""
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     chain = "prune:0.5+cluster:8+qat+int8"
     code, _, error, document = zoo("compress", str(run_mlp), chain, "--json")
@@ -300,7 +300,7 @@ def test_distilled_variant_is_another_model(zoo, run_cnn):
 def test_a_student_trains_by_its_own_options_but_for_what_the_run_was_given(run_cnn):
     from zoo.registry import models
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     session = reopen(Run(run_cnn))  # --epochs 2 --batch-size 32, which is cnn's own
     student = session.as_model("mlp").options

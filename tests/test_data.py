@@ -556,7 +556,7 @@ def test_training_and_prediction_decode_pictures_alike(tmp_path, settings):
     """Of unequal sizes, with and without --set size: the bytes that the model learns from are those
     it is asked about, decoded once from the original, also of a run that is taken up again."""
     from zoo.registry import models
-    from zoo.train.session import prepare
+    from zoo.train.preparing import prepare
 
     folder = build.write_pictures(tmp_path / "p", size=80)
     build.write_pictures(tmp_path / "q", size=130, seed=1)

@@ -24,7 +24,7 @@ def test_saved_model_answers_as_the_run_does(zoo, run_mlp):
     from zoo.backend import tf
     from zoo.predict import compiled
     from zoo.run import Run, sha256_file
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     row = one(zoo("export", run_mlp, "--format", "saved_model", "--json"))
     assert row["batch"] is None

@@ -170,7 +170,7 @@ def test_learns_its_text_beside_trigrams(gpt):
 @pytest.fixture
 def session(gpt):
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     run = Run(Path(gpt["run"]))
     return reopen(run), run.variant("base")
@@ -469,7 +469,7 @@ def test_hidden_tokens_are_explained_and_audited(pretrained, tmp_path):
 
     from zoo import api
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     run = Run(Path(shutil.copytree(pretrained["run"], tmp_path / "mlm")))
     (found,) = api.explain(str(run.path), samples=4, background=4, quality=False)["results"]

@@ -238,7 +238,7 @@ def test_variants_that_treat_groups_alike(zoo, run_mlp, tmp_path):
 def test_mitigation_and_compression_go_together(zoo, run_mlp):
     """Retrained further, a reweighed model keeps its weights; thresholds are found on int8's scores."""
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     recipe = "reweigh:sex+prune:0.5+int8+threshold:sex:equalized_odds"
     code, _, _, document = zoo("compress", run_mlp, recipe, "--json")

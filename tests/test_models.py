@@ -174,7 +174,7 @@ def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
     from zoo.backend import keras
     from zoo.data.table import Request
     from zoo.errors import ZooError
-    from zoo.train.session import prepare
+    from zoo.train.preparing import prepare
 
     theirs = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3)
@@ -205,7 +205,7 @@ def test_a_run_started_from_published_weights_needs_them_once(tmp_path):
 def test_offline_refuses_published_weights_before_reading_data():
     from zoo.data.table import Request
     from zoo.errors import ZooError
-    from zoo.train.session import prepare
+    from zoo.train.preparing import prepare
 
     with pytest.raises(ZooError) as raised:
         prepare(

@@ -57,7 +57,7 @@ def test_what_mixed_precision_trained_ships_in_float32(zoo, tmp_path, policy):
 
     from zoo.backend import keras
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     words = ["train", "mlp", "--data", loans(tmp_path / "loans.csv"), "--target", "approved",
              "--epochs", 2, "--name", "half", "--runs", tmp_path, "--json"]  # fmt: skip
@@ -103,7 +103,7 @@ def test_each_family_can_be_built_in_mixed_precision(name, policy):
 
 
 def test_a_run_from_before_precisions_goes_on_in_float32():
-    from zoo.train.session import _engine
+    from zoo.train.running import _engine
 
     stored = {"execution": "auto", "checkpoint_every": 0, "strategy": "auto", "track": []}
     assert _engine({"engine": stored, "execution": {}}).policy() == "float32"

@@ -51,7 +51,7 @@ def test_both_curves_of_a_regression_are_in_one_unit(flats):
 
 
 def test_the_variables_are_those_of_the_model_that_was_built(flats):
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     run = json.loads((flats / "run.json").read_text())
     built = reopen(find_run(str(flats), flats.parent)).build()

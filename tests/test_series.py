@@ -299,7 +299,7 @@ def test_a_forecaster_is_trained_beside_the_seasonal_naive(run):
 def test_the_baseline_of_a_run_is_the_formula(run):
     from zoo.run import Run
     from zoo.train.baseline import seasonal
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     session = reopen(Run(Path(run["run"])))
     _, said = seasonal(session)
@@ -354,7 +354,7 @@ def test_a_forecaster_takes_what_its_config_names():
     from zoo.backend import keras
     from zoo.data.table import Request
     from zoo.registry import models
-    from zoo.train.session import prepare
+    from zoo.train.preparing import prepare
 
     def build(shape, outputs):
         series = keras.Input(shape)

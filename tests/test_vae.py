@@ -242,7 +242,7 @@ def run(tmp_path_factory):
 
 def test_a_vae_is_trained_beside_independent_pixels(run):
     from zoo.run import Run
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     assert run["baseline"]["name"] == "independent pixels"
     session = reopen(Run(Path(run["run"])))

@@ -18,7 +18,8 @@ from zoo.predict import compiled, open_artifact, point_metrics, predict_rows, ru
 from zoo.predictions import Predictions
 from zoo.run import BASE, Run, Variant, sha256_file, write_arrays, write_atomic
 from zoo.tasks import function_of, get_task
-from zoo.train.session import Session, reopen
+from zoo.train.running import reopen
+from zoo.train.session import Session
 
 ARTIFACT = "model.tflite"
 #: What a report draws of a variant beside its numbers: see :mod:`zoo.train.pictures`.

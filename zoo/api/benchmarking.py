@@ -28,7 +28,7 @@ def benchmark(
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """LoadGen on the artefacts of a run's variants, each in a process of its own."""
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     run = find_run(text, root)
     chosen = run.select(variant)

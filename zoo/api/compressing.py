@@ -38,7 +38,7 @@ def opened(
     data are read. Raises :class:`ZooError` for all that can be refused before any work.
     """
     from zoo.compress.recipe import check, following
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     origin = run.variant(parent)
     planned = [(recipe, following(origin, recipe)) for recipe in recipes]
@@ -56,7 +56,7 @@ def opened_where_applicable(
     Of each other one it is said that it is left out and why; the reasons come last.
     """
     from zoo.compress.recipe import check, following
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     origin, session = run.variant(parent), reopen(run)
     planned, reasons = [], []

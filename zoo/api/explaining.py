@@ -45,7 +45,7 @@ def explain(
     another split than the test rows in ``explain-SPLIT.npz`` or ``explain-METHOD-SPLIT.npz``.
     """
     from zoo.schema import ExplainResult
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
     from zoo_explain.attribution import find_method
 
     if method is not None:

@@ -42,7 +42,7 @@ def export(
     A variant that can't be written is a row with its ``error``.
     """
     from zoo.export import require_onnx
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     run = find_run(text, root)
     chosen = run.select(variant)

@@ -26,7 +26,7 @@ def generate(
     """What variants of a run make of a prompt: ``{run, results: [{variant, prompt, outputs, ...}]}``."""
     from zoo.generate import Choice
     from zoo.tasks import get_task
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
 
     run = find_run(text, root)
     chosen = run.select(variant)

@@ -81,7 +81,7 @@ def predict(
     root: Path = RUNS,
 ) -> dict[str, Any]:
     """Predictions of a variant's artefact: on a split (npz), or on the user's own input (CSV)."""
-    from zoo.train.session import reopen
+    from zoo.train.running import reopen
     from zoo.variants import predict_split
 
     run = find_run(text, root)

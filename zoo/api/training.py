@@ -52,7 +52,9 @@ def train(
     from zoo.data.table import Request
     from zoo.registry import models
     from zoo.run import check_name
-    from zoo.train.session import Engine, prepare, start
+    from zoo.train.preparing import prepare
+    from zoo.train.running import start
+    from zoo.train.session import Engine
 
     spec = models().get(model)
     from zoo.train.distribution import Strategy, is_chief, open_replicas
@@ -111,7 +113,7 @@ def resume(
     ``cpus`` is of this machine and no part of the run: given anew each time, all cores otherwise.
     """
     from zoo.train.checkpoint import newest
-    from zoo.train.session import initialise, reopen
+    from zoo.train.running import initialise, reopen
 
     run = find_run(text, root)
     document = run.document()
@@ -182,7 +184,7 @@ def _trained(
     tracking: Tracking,
 ) -> dict[str, Any]:
     from zoo.run import point_latest
-    from zoo.train.session import train as train_into
+    from zoo.train.running import train as train_into
     from zoo.variants import ship_base
 
     fitted = train_into(session, run, model, progress, resume, replicas, tracking.epoch)

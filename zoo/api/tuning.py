@@ -197,8 +197,8 @@ def tune(
     """
     from zoo.run import check_name, locked
     from zoo.tasks import get_task
+    from zoo.train.preparing import OF_PLAN
     from zoo.train.search import default_point, search_space
-    from zoo.train.session import OF_PLAN
 
     if execution == "auto":
         execution = "graph"  # a trial of its own for each trial would cost more than it saves
@@ -262,7 +262,8 @@ def _session(
     from zoo.backend import set_threads
     from zoo.data.table import Request
     from zoo.registry import models
-    from zoo.train.session import Engine, prepare
+    from zoo.train.preparing import prepare
+    from zoo.train.session import Engine
 
     spec = models().get(model)
     set_threads(cpus)

@@ -26,7 +26,8 @@ from zoo.tasks import get_task
 from zoo.train.loop import fit
 from zoo.train.options import TrainOptions
 from zoo.train.reweighing import REWEIGH
-from zoo.train.session import Session, initialise
+from zoo.train.running import initialise
+from zoo.train.session import Session
 
 #: Of the epochs and the learning rate of the training, what a retraining step uses.
 RETRAIN_EPOCHS, RETRAIN_RATE = 0.4, 0.5
