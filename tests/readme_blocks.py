@@ -159,6 +159,10 @@ def distillation_block() -> str:
         )
         return f"{100 * d['mean']:+.2f}{ends}"
 
+    def share(found: list, seeds: list) -> str:
+        fewer = "" if len(found) == len(seeds) else f" ({len(found)} of {len(seeds)} seeds)"
+        return f"{statistics.mean(found):.3f}{fewer}" if found else "-"
+
     rows = json.loads((ROOT / "benchmarks" / "results" / "distillation.json").read_text())
     lines, last = [], None
     for row in rows:
@@ -176,7 +180,7 @@ def distillation_block() -> str:
             f"`{row['teacher']}`", f"`{row['student']}`", len(seeds), seeds[0]["teacher"]["metric"],
             *(f"{value:.4f}" for value in mean.values()), over(row["gained"]["value"]),
             over(row["gained"]["worst_group"]),
-            *(f"{statistics.mean(found):.3f}" if found else "-" for found in ratios.values()),
+            *(share(found, seeds) for found in ratios.values()),
         ])  # fmt: skip
         last = max(seeds, key=lambda found: found["created"])
     assert last is not None
