@@ -60,6 +60,7 @@ def list_data() -> list[dict[str, Any]]:
 def data_info(request: Request) -> dict[str, Any]:
     """A data set's document; what it would be split and grouped into, for supported kinds."""
     from zoo.data.core import open_data
+    from zoo.data.online import collection_of, kept
     from zoo.registry import datasets
     from zoo.tasks import TASKS
 
@@ -79,7 +80,7 @@ def data_info(request: Request) -> dict[str, Any]:
             "license": data.license,
             "source": data.source,
             "sha256": data.sha256,
-            "offline": True,
+            "offline": collection_of(request.data) is None,
             "sizes": found["sizes"],
             "class_counts": found["class_counts"],
             "positive": data.positive,
@@ -89,14 +90,14 @@ def data_info(request: Request) -> dict[str, Any]:
             "cache": None if data.cache is None else str(data.cache),
         }
         if spec is None:
-            path = Path(request.data)
+            path = kept(request.data) if collection_of(request.data) else Path(request.data)
             files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
             document["bytes"] = sum(p.stat().st_size for p in files)
     return document
 
 
 def data_clear() -> dict[str, Any]:
-    """Remove what large data were converted into: ``{cache, removed, bytes}``."""
+    """Remove what was fetched or converted into the cache: ``{cache, removed, bytes}``."""
     from zoo.data.shards import cache_root, clear
 
     removed, size = clear()

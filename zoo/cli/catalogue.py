@@ -111,7 +111,7 @@ def data_list() -> None:
 @data_options
 @shared
 def data_info(name: str, fields: dict[str, Any]) -> None:
-    """Show a data set, or what a file of your own would become."""
+    """Show a data set, of the zoo or a collection, or what a file of your own would become."""
     progress_bar()  # for a file that is converted first
     from zoo import api
     from zoo.data.table import Request
@@ -148,9 +148,9 @@ def data_info(name: str, fields: dict[str, Any]) -> None:
 @data.command("clear", epilog=examples("zoo data clear"))
 @shared
 def data_clear() -> None:
-    """Remove what large data were converted into; it is made again when it is needed."""
+    """Remove what was fetched, and what large data were converted into; both are made again when needed."""
     from zoo import api
 
     done = api.data_clear()
-    text = f"{done['removed']} conversions removed from {done['cache']}, {size_text(done['bytes'])}"
+    text = f"{done['removed']} data sets removed from {done['cache']}, {size_text(done['bytes'])}"
     emit(done, text)

@@ -161,7 +161,11 @@ def _naming_the_file() -> Iterator[None]:
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a training; the command gets ``training``, arguments of ``api.train``."""
 
-    @click.option("--data", "data_name", help="Data set's name, or a path of your own.")
+    @click.option(
+        "--data",
+        "data_name",
+        help="Data set's name, a path of your own, or keras:NAME, openml:ID, tfds:NAME.",
+    )
     @data_options
     @click.option("--epochs", type=int, help="Passes over the training rows.")
     @click.option("--batch-size", type=int, help="Rows a step.")

@@ -25,7 +25,9 @@ MIN_ROWS = 20
 
 
 def load_table(request: Request, sha256: str | None = None) -> tuple[str, Table]:
-    """Name and table of a request: a registered data set, or a path of the user's own."""
+    """Name and table of a request: a registered data set, one of a public collection, or a path of
+    the user's own."""
+    from zoo.data.online import COLLECTIONS, collection_of, load_online
     from zoo.data.own import load_own, looks_like_path
     from zoo.registry import datasets
 
@@ -44,13 +46,16 @@ def load_table(request: Request, sha256: str | None = None) -> tuple[str, Table]
                 )
         check_unchanged(request.data, table.sha256, sha256)
         return request.data, table
+    if collection_of(request.data):
+        return request.data, load_online(request, sha256)
     if looks_like_path(request.data):
         return Path(request.data).name, load_own(request, sha256)
     raise unknown(
         "data set",
         request.data,
         registry.specs,
-        hint="Own data is given as a path: --data ./file.csv --target COLUMN",
+        hint="Own data is given as a path: --data ./file.csv --target COLUMN; data of a public collection as "
+        + ", ".join(found.example for found in COLLECTIONS.values()),
     )
 
 

@@ -256,15 +256,19 @@ def cache_root() -> Path:
     return Path(root) / "glasszoo" / "data"
 
 
+def cache_folder(key: list[Any], sha256: str) -> Path:
+    """Where the cache keeps what was made for a key of a source with this SHA-256."""
+    return cache_root() / f"{sha256[:32]}-{hash_of([VERSION, *key])[:8]}"
+
+
 def cached(key: list[Any], sha256: str, make: Callable[[Path], dict[str, Any]]) -> Path:
     """The cache's folder for a key, made by ``make(folder)`` where it is not there whole.
 
     ``make`` writes files and returns what the manifest is to say of them; ``sha256`` is of the source.
     Of two processes that want the same, one makes it and the other waits.
     """
-    root = cache_root()
-    name = f"{sha256[:32]}-{hash_of([VERSION, *key])[:8]}"
-    folder = root / name
+    folder = cache_folder(key, sha256)
+    root, name = folder.parent, folder.name
     if whole(folder):
         return folder
     try:
