@@ -111,6 +111,28 @@ def test_rounded_forward_pass_differs_and_plain_one_returns():
     assert len(np.unique(np.round(rounded / step, 2))) < rounded.size  # outputs are on a grid
 
 
+def test_calibrated_ranges_follow_what_a_short_training_made():
+    """Outputs that grow tenfold in a few steps are cut off by a moving average, not after it is set anew."""
+    from zoo.backend import keras, seed_everything
+    from zoo.compress import quantize_aware
+
+    seed_everything(0)
+    x = rows(64, 8)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    with quantize_aware(model, x) as handle:
+        model.compile(keras.optimizers.SGD(0.3), "mse")
+        before = np.abs(model.predict(x, verbose=0)).max()
+        model.fit(x, 20 * x[:, :1], batch_size=16, epochs=2, verbose=0)
+        behind = model.predict(x, verbose=0)
+        handle.calibrate(x)
+        said = model.predict(x, verbose=0)
+    exact = model.predict(x, verbose=0)
+    largest = np.abs(exact).max()
+    assert largest > 5 * before
+    assert np.abs(behind - exact).max() > 0.5 * largest
+    assert np.abs(said - exact).max() < 0.02 * largest
+
+
 def test_folding_a_batch_normalisation_keeps_the_grid(tmp_path):
     """LiteRT folds it into the convolution; its int8 weights are the folded rounded ones."""
     from zoo.compress import quantize_aware

@@ -111,7 +111,7 @@ class FakeQuantizer(Attached):
             )
         if samples is not None:
             try:
-                self._calibrate(samples)
+                self.calibrate(samples)
             except BaseException:  # samples that the model does not take: it stays what it was
                 self._give_back()
                 raise
@@ -212,8 +212,11 @@ class FakeQuantizer(Attached):
             values, found.low, found.high, ema_decay=self.decay, is_training=bool(training)
         )
 
-    def _calibrate(self, samples: Any) -> None:
-        """Start the activations' ranges at those of ``samples``, unrounded."""
+    def calibrate(self, samples: Any) -> None:
+        """Set the activations' ranges to those of ``samples``, unrounded, as :func:`quantize_aware` does
+        at its start: after a training of few steps, their moving average is still behind what the weights
+        became. A conversion calibrates anew in any case.
+        """
         self._observed = {}
         count = count_of(samples)
         if not count:
