@@ -262,6 +262,10 @@ def test_mitigation_and_compression_go_together(zoo, run_mlp):
     made = [row["variant"] for row in document["results"]]
     assert made == ["int8_threshold-sex"]  # int8 is not trained anew, which is said:
     assert "reweigh:sex: left out: Variant 'int8' is converted for good" in error
+    zoo("compress", run_mlp, "prune:0.5")
+    _, _, error, document = zoo("mitigate", run_mlp, "--variant", "prune-0.5", "--json")
+    assert [row["variant"] for row in document["results"]] == ["prune-0.5_threshold-sex"]
+    assert "reweigh:sex: left out" in error
     code, _, error, _ = zoo("mitigate", run_mlp, "--variant", "int8_threshold-sex")
     assert code == 2
     assert "decides by group" in error

@@ -90,7 +90,10 @@ def data_info(request: Request) -> dict[str, Any]:
             "cache": None if data.cache is None else str(data.cache),
         }
         if spec is None:
-            path = kept(request.data) if collection_of(request.data) else Path(request.data)
+            path = Path(request.data)
+            if collection_of(request.data):
+                path = kept(request.data)
+                document["cache"] = document["cache"] or str(path)
             files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
             document["bytes"] = sum(p.stat().st_size for p in files)
     return document

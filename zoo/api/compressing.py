@@ -65,7 +65,10 @@ def opened_where_applicable(
             steps = following(origin, recipe)
             check(session, run, steps, parent)
         except ZooError as error:
-            if error.kind != NOT_APPLICABLE:
+            if error.kind not in (
+                NOT_APPLICABLE,
+                "bad_recipe",
+            ):  # one that would undo what was made
                 raise
             progress.say(f"{recipe}: left out: {error.brief}")
             reasons.append(error)

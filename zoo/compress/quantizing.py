@@ -217,12 +217,14 @@ class FakeQuantizer(Attached):
         at its start: after a training of few steps, their moving average is still behind what the weights
         became. A conversion calibrates anew in any case.
         """
-        self._observed = {}
+        if not self._attached:
+            raise ValueError("expected a model that is still rounded, received a released handle")
         count = count_of(samples)
         if not count:
             raise ValueError(
                 "expected samples to start the activations' ranges from, received none"
             )
+        self._observed = {}
         try:
             for start in range(0, count, CHUNK):  # a graph keeps all its tensors to the end
                 for place in self.places:

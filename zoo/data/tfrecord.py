@@ -42,7 +42,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
             # Not tf.data: it would compute, and the CPU could not be divided any more.
             for record in tf.compat.v1.io.tf_record_iterator(str(file), options):
                 features = tf.train.Example.FromString(record).features.feature
-                yield {name.strip(): _value(feature) for name, feature in features.items()}
+                yield {name.strip(): _value(features[name]) for name in sorted(features)}
         except (tf.errors.OpError, DecodeError) as error:
             raise ValueError(f"{file.name}: {error}") from error
 

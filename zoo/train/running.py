@@ -117,7 +117,9 @@ def reopen(run: Run) -> Session:
     document = run.document()
     spec = models().get(document["spec"]["name"])
     request = Request.parse(document["data"]["request"])
-    data = open_data(request, sha256=document["data"]["sha256"])
+    # What was asked of the training's network holds for that alone: where the cache was cleared since, or
+    # on another machine, the same data are fetched.
+    data = open_data(replace(request, offline=False), sha256=document["data"]["sha256"])
     options = dict(document["options"])
     deterministic = options.pop("deterministic", False)
     return Session(
