@@ -632,3 +632,64 @@ def test_the_environment_names_the_machine_but_not_the_host():
     assert platform.node() not in json.dumps(machine)
     assert str(machine["cores"]) in describe(machine)
     assert result_name(MACHINE) == "example-cpu-2.00ghz-2-cores-litert-2.3.0.json"
+
+
+def result(variant, scenario="SingleStream", p90=2.0, throughput=500.0, size=1000, **other):
+    return {"model": "mlp", "variant": variant, "runtime": "litert", "scenario": scenario, "batch": 1,
+            "threads": 1, "latency_ms": {"p90": p90}, "throughput": throughput, "bytes": size,
+            "error": None, **other}  # fmt: skip
+
+
+def test_a_comparison_worked_by_hand():
+    from zoo_bench.compare import compare
+
+    before = [result("base"), result("base", "Offline", None), result("int8", error="it broke")]
+    now = [
+        result("base", p90=3.0, size=1600),
+        result("base", "Offline", None, throughput=400.0),
+        result("int8"),
+        result("float16"),
+    ]
+    said = {(r["variant"], r["scenario"], r["name"]): (r["ratio"], r["passed"], r["reason"])
+            for r in compare(now, before, 0.5)}  # fmt: skip
+    assert said == {
+        ("base", "SingleStream", "p90_ms"): (1.5, True, None),
+        ("base", "SingleStream", "bytes"): (1.6, False, None),
+        ("base", "Offline", "ms_per_sample"): (1.25, True, None),
+        ("base", "Offline", "bytes"): (1.0, True, None),
+        ("int8", "SingleStream", "p90_ms"): (None, None, "it broke"),
+        ("int8", "SingleStream", "bytes"): (None, None, "it broke"),
+        ("float16", "SingleStream", "p90_ms"): (None, None, "not among the earlier results"),
+        ("float16", "SingleStream", "bytes"): (None, None, "not among the earlier results"),
+    }
+
+
+def test_what_got_worse_ends_with_3(zoo, run_mlp, tmp_path):
+    file = tmp_path / "before.json"
+    words = ("benchmark", run_mlp, "--seconds", "0.1")
+    assert zoo(*words, "--output", file).code == 0
+    code, _, _, document = zoo(*words, "--compare", file, "--tolerance", "100", "--json")
+    assert (code, document["passed"], len(document["compared"])) == (0, True, 4)
+    stored = json.loads(file.read_text())
+
+    def compared(**change):
+        rows = [{**row, **change} for row in stored["results"]]
+        file.write_text(json.dumps({**stored, "results": rows}))
+        return zoo(*words, "--compare", file, "--tolerance", "100")
+
+    code, text, _, _ = compared(bytes=1)
+    assert code == 3
+    assert "NO: more than 101" in text
+    code, text, _, _ = compared(variant="int8")  # nothing to compare with
+    assert code == 3
+    assert "not among the earlier results" in text
+    code, _, error, _ = compared(environment={**stored["results"][0]["environment"], "cores": 999})
+    assert code == 2
+    assert "another machine" in error
+    file.write_text("[]")
+    code, _, error, _ = zoo(*words, "--compare", file)
+    assert code == 2
+    assert "holds no results to compare with" in error
+    code, _, error, _ = zoo(*words, "--tolerance", "1")
+    assert code == 2
+    assert "it goes with --compare" in error

@@ -41,6 +41,7 @@ from zoo.errors import ENFORCED, FAILURE
         "zoo benchmark latest --variant all",
         "zoo benchmark mlp --scenario SingleStream --seconds 10",
         "zoo benchmark quick --output results.json",
+        "zoo benchmark quick --compare results.json --tolerance 0.3",
     )
 )
 @click.argument("names", nargs=-1, metavar="[RUN|MODEL|SUITE]...")
@@ -53,11 +54,15 @@ from zoo.errors import ENFORCED, FAILURE
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1),
               help="Threads of the interpreter.")  # fmt: skip
 @output_option("Write the JSON document here too.")
+@click.option("--compare", "earlier", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="Set the results against those of an earlier --output; exit 3 if one got worse.")  # fmt: skip
+@click.option("--tolerance", default=0.5, show_default=True, type=Finite(0),
+              help="How much slower or larger --compare allows (0.5: by half).")  # fmt: skip
 @runs_option
 @shared
 def benchmark(
     names: tuple[str, ...], variant: str, scenario: tuple[str, ...], seconds: float | None,
-    threads: int, output: Path | None, root: Path,
+    threads: int, output: Path | None, earlier: Path | None, tolerance: float, root: Path,
 ) -> None:  # fmt: skip
     """Measure artefacts with MLPerf LoadGen.
 
@@ -66,6 +71,7 @@ def benchmark(
     """
     from zoo import api
     from zoo.registry import models
+    from zoo_bench.compare import compare, read_before
     from zoo_bench.suite import suite_names
     from zoo_bench.table import markdown
 
@@ -82,6 +88,9 @@ def benchmark(
     if suites & set(names or ("quick",)):
         chosen = {"--variant", "--scenario", "--threads"} & set(given_options(but=()))
         refuse(sorted(chosen), "a SUITE says what is measured.")
+    if earlier is None:
+        refuse([o for o in given_options(but=()) if o == "--tolerance"], "it goes with --compare.")
+    before = None if earlier is None else read_before(earlier)
     documents = []
     for name in names or ("quick",):
         arguments = {"seconds": seconds or 3.0, "root": root, "progress": progress_bar(),
@@ -101,8 +110,23 @@ def benchmark(
         from zoo.schema import dump
 
         write_atomic(output, dump(merged))
-    emit(merged, markdown(results))
+    if before is None:
+        emit(merged, markdown(results))
+        fail_on_errors(results)
+        return
+    compared = compare(results, before, tolerance)
+    judged = {row["passed"] for row in compared}
+    passed = True in judged and False not in judged
+    said = table(
+        ("model", "variant", "scenario", "", "before", "now", "ratio", "within"),
+        [(r["model"], r["variant"], r["scenario"], r["name"], figure(r["before"]), figure(r["after"]),
+          figure(r["ratio"], 3), r["reason"] or ("yes" if r["passed"] else f"NO: more than {1 + tolerance:g}"))
+         for r in compared],
+    )  # fmt: skip
+    emit({**merged, "compared": compared, "passed": passed}, f"{markdown(results)}\n{said}")
     fail_on_errors(results)
+    if not passed:  # nor where nothing could be compared
+        raise SystemExit(ENFORCED)
 
 
 @cli.command(
