@@ -374,6 +374,13 @@ def test_pictures_of_tfds(stored, shape):
     assert (other.task, len(other.classes)) == ("binary", 2)
 
 
+def test_a_name_that_tfds_has_not(zoo):
+    pytest.importorskip("tensorflow_datasets", reason="the extra `tfds` is not installed")
+    code, _, error, _ = zoo("data", "info", "tfds:imdb_review")
+    assert code == 2
+    assert "Did you mean imdb_reviews" in error
+
+
 def test_vectors_and_nested_features_are_columns(stored):
     import tensorflow_datasets as tfds
 

@@ -275,7 +275,13 @@ def _tfds(name: str, folder: Path) -> Fetched:
             kind="missing_extra",
         ) from None
 
-    builder = tfds.builder(name)
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.DatasetNotFoundError as error:
+        plain = re.split("[/:]", name)[0]
+        if plain in tfds.list_builders():  # the configuration or the version is what is not there
+            raise
+        raise unknown("data set of TensorFlow Datasets", plain, tfds.list_builders()) from error
     builder.download_and_prepare()
     info = builder.info
     there = [part for part in TFDS_SPLITS if part in info.splits]
