@@ -298,12 +298,16 @@ def test_a_table_of_tfds(stored):
         "island": tfds.features.ClassLabel(names=["Biscoe", "Dream", "Torgersen"]),
         "species": tfds.features.ClassLabel(names=["Adelie", "Gentoo"]),
     }
-    stored("penguins", features, None, {"train": rows})
-    data = open_data(Request("tfds:penguins:1.0.0", target="species", sensitive=("island",)))
+    stored("pinguins", features, None, {"train": rows})
+    assert list(open_data(Request("tfds:pinguins", target="species")).x.columns) == [
+        "island",
+        "mass",
+    ]
+    data = open_data(Request("tfds:pinguins:1.0.0", target="species", sensitive=("island",)))
     assert data.classes == ("Adelie", "Gentoo")
     assert list(data.groups["island"].categories) == ["Biscoe", "Dream", "Torgersen"]
     assert sorted(data.x["mass"]) == pytest.approx(sorted(rows["mass"]))
-    assert data.source == "TensorFlow Datasets: penguins/1.0.0"
+    assert data.source == "TensorFlow Datasets: pinguins/1.0.0"
 
 
 def test_texts_of_tfds(stored):

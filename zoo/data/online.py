@@ -135,7 +135,7 @@ def load_online(request: Request, sha256: str | None = None) -> Table:
 
 def _is_no_input(name: str, known: Fetched) -> bool:
     beside = bool(known.inputs) and name not in known.inputs
-    return beside or name in known.targets or name == known.split
+    return beside or name in (*known.targets, known.split, _SPLIT)
 
 
 def _about(error: ZooError, path: str, data: str) -> ZooError:
@@ -259,8 +259,8 @@ def _openml(name: str, folder: Path) -> Fetched:
 TFDS_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 #: A feature of more numbers than this is no row of columns.
 MOST_COLUMNS = 4096
-_PICTURE = "image/encoded"
-_RESERVED = (_PICTURE, "image", "split")  # what has a meaning of its own in the file
+_RECORDS, _PICTURE, _SPLIT = "data.tfrecord", "image/encoded", "tfds split"
+_RESERVED = (_PICTURE, "image")  # what has a meaning of its own in the file
 
 
 def _tfds(name: str, folder: Path) -> Fetched:
@@ -295,13 +295,12 @@ def _tfds(name: str, folder: Path) -> Fetched:
                 received=f"splits {', '.join(info.splits)}; features {', '.join(info.features)}",
                 kind="no_inputs",
             )
-    split = None if len(there) == 1 else "split"
     pictures = [key for key, one in info.features.items() if isinstance(one, tfds.features.Image)]
     decoders = {key: tfds.decode.SkipDecoding() for key in pictures}
-    unlabelled = 0
+    unlabelled, parts = 0, set()
     from zoo.backend import tf
 
-    with tf.io.TFRecordWriter(str(folder / "data.tfrecord")) as writer:
+    with tf.io.TFRecordWriter(str(folder / _RECORDS)) as writer:
         for part in there:
             stored = builder.as_dataset(split=part, decoders=decoders, shuffle_files=False)
             for row in tfds.as_numpy(stored):
@@ -309,20 +308,20 @@ def _tfds(name: str, folder: Path) -> Fetched:
                 if taken.target is not None and cells.get(taken.target) is None:
                     unlabelled += 1
                     continue
-                if split is not None:
-                    cells[split] = TFDS_SPLITS[part]
+                parts.add(part)
+                cells[_SPLIT] = TFDS_SPLITS[part]
                 writer.write(_example(cells))
     notes = [f"{unlabelled} rows without {taken.target!r} were left out"] if unlabelled else []
     if taken.left:
         notes.append(f"features that are no numbers, texts or classes: {', '.join(taken.left)}")
     return Fetched(
-        "data.tfrecord",
+        _RECORDS,
         f"TensorFlow Datasets: {info.full_name}",
         info.redistribution_info.license,
         targets=() if taken.target is None else (taken.target,),
         task=taken.task,
         inputs=() if taken.text is None else (taken.text,),
-        split=split,
+        split=_SPLIT if len(parts) > 1 else None,
         notes=tuple(notes),
     )
 
