@@ -579,6 +579,7 @@ def test_require_target(zoo, run_mlp, monkeypatch):
         (("train", "mlp", "--sensitive", ""), "expected names separated by commas"),
         (("audit", "mlp", "--seconds", "nan"), "no finite number"),
         (("compress", "latest", "int8+float16"), "can stand side by side"),
+        (("compress", "latest", "int8+int8"), "Hint: int8\n"),
     ],
 )
 def test_what_can_not_come_true_is_refused_before_the_work(zoo, run_mlp, words, said):

@@ -179,6 +179,11 @@ def test_variants_of_a_run(zoo, run_mlp):
     assert code == 0
     assert "there already" in error
     assert again["results"][0]["created"] == rows["int8"]["created"]
+    (run_mlp / "int8" / "model.tflite").write_bytes(b"cut off")
+    code, _, error, _ = zoo("compress", str(run_mlp), "int8")
+    assert code == 2
+    assert "is not the file that variant 'int8' was made with" in error
+    assert "Remove the folder" in error
 
 
 def test_a_converted_variant_is_no_parent(zoo, run_mlp):

@@ -21,8 +21,8 @@ def test_what_a_model_computes_after_release_is_its_own():
         lambda m: prune(m, 0.5, steps=4),
     ):
         model = net(keras.layers.Dense(64), keras.layers.Dense(1))
-        with attach(model):
-            fit(model, x, x[:, :1])
+        with attach(model) as handle:
+            fit(model, x, x[:, :1], [handle.callback()])
             model.evaluate(x, x[:, :1], batch_size=64, verbose=0)
         for weight in model.weights:
             weight.assign(weight + 0.01 * np.random.default_rng(1).normal(size=weight.shape))
@@ -30,6 +30,32 @@ def test_what_a_model_computes_after_release_is_its_own():
         assert model.evaluate(x, x[:, :1], batch_size=64, verbose=0) == pytest.approx(said, 1e-4)
         model.fit(x, x[:, :1], verbose=0)
         assert zeros(model.layers[0].kernel) == 0
+
+
+def test_a_pruning_that_was_not_told_of_the_steps_says_so():
+    from zoo.backend import keras
+    from zoo.compress import prune
+
+    model = net(keras.layers.Dense(64), keras.layers.Dense(1))
+    x = rows(64, 20)
+    with (
+        pytest.warns(UserWarning, match="without the pruning's callback"),
+        prune(model, 0.5, steps=4),
+    ):
+        fit(model, x, x[:, :1])
+    with prune(model, 0.5, steps=4):
+        pass  # never trained, so nothing was forgotten
+    with pytest.raises(ValueError, match=r"or by=\(m, n\), received '2by4'"):
+        prune(model, "2by4", steps=4)
+
+
+def test_samples_that_are_no_numbers_are_refused():
+    from zoo.backend import keras
+    from zoo.compress import to_litert
+
+    model = net(keras.layers.Dense(8))
+    with pytest.raises(ValueError, match="finite"):
+        to_litert(model, "int8", np.full((8, 20), np.nan, np.float32))
 
 
 def test_a_second_release_changes_nothing():

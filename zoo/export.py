@@ -122,6 +122,9 @@ def to_litert(
     elif row.calibrated:
         raise ValueError(f"{format} needs samples to calibrate the activations' ranges")
     chosen = rows_of(samples, 0, CALIBRATION_SAMPLES) if row.calibrated else None
+    numbers = [] if chosen is None else [np.asarray(one) for one in keras.tree.flatten(chosen)]
+    if not all(np.isfinite(one).all() for one in numbers if one.dtype.kind == "f"):
+        raise ValueError("expected samples of finite numbers, received some that are not")
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         with contextlib.ExitStack() as stack:

@@ -169,6 +169,8 @@ def kernels(model: Any, layers: Sequence[str] | str | None = None) -> list[Kerne
                 raise ValueError(f"no kernel matches {pattern!r}; there are: {known}")
         chosen = [kernel for kernel in found if any(_matches(kernel, p) for p in patterns)]
     if not chosen:
+        if not model.built:
+            raise ValueError("expected a model that is built: call it on some inputs first")
         raise ValueError("the model has no kernel that can be compressed")
     return chosen
 

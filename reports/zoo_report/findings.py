@@ -260,7 +260,8 @@ class Findings:
         worst, best = sorted((row["ci_low"], row["ci_high"]), reverse=not better)
         if (worst if better else -worst) <= -allowed:
             certain = (best if better else -best) <= -allowed
-            if not certain and (few := self.too_few(row)):
+            still = abs(row.get("delta") or 0.0) < TOLERANCE  # else it is the change that speaks
+            if not certain and still and (few := self.too_few(row)):
                 return few
             moved = ("fell" if better else "rose") if certain else ""
             moved = moved or f"may have {'fallen' if better else 'risen'}"

@@ -9,6 +9,7 @@ prune", 2017 (the polynomial schedule); Han et al., NeurIPS 2015 (magnitude); Mi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,7 @@ class Masks(Attached):
 
         super().__init__(model)
         self.kernels: list[Masked] = []
+        self.trained = False  # whether a step of a training has asked for the masks
         for kernel in chosen:
             mask = tf.Variable(
                 tf.ones(kernel.variable.shape),
@@ -55,7 +57,7 @@ class Masks(Attached):
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
             self.kernels.append(Masked(kernel, mask, kernel.variable.constraint))
-            kernel.variable.constraint = _constraint(mask, kernel.variable.constraint)
+            kernel.variable.constraint = _constraint(self, mask, kernel.variable.constraint)
 
     @property
     def variables(self) -> list[Any]:  # type: ignore[override]
@@ -81,11 +83,12 @@ class Masks(Attached):
             masked.kernel.constraint = masked.before
 
 
-def _constraint(mask: Any, before: Any) -> Any:
+def _constraint(masks: Any, mask: Any, before: Any) -> Any:
     from zoo.backend import keras
 
     class Mask(keras.constraints.Constraint):
         def __call__(self, weight: Any) -> Any:
+            masks.trained = True
             if before is not None:
                 weight = before(weight)
             return kept(weight, mask)
@@ -145,8 +148,10 @@ class Pruner(Masks):
             if not 0 < by[0] < by[1]:
                 raise ValueError(f"expected m by n with 0 < m < n, received {by}")
             sparsity = by[0] / by[1]
-        if sparsity is None or not 0 <= sparsity < 1:
-            raise ValueError(f"expected a sparsity of at least 0 and below 1, received {sparsity}")
+        if sparsity is None or isinstance(sparsity, str) or not 0 <= sparsity < 1:
+            raise ValueError(
+                f"expected a sparsity of at least 0 and below 1, or by=(m, n), received {sparsity!r}"
+            )
         if every < 1:
             raise ValueError(
                 f"expected masks to be renewed every 1 or more steps, received {every}"
@@ -214,6 +219,15 @@ class Pruner(Masks):
             back = tf.logical_and(tf.equal(masked.mask, 0), tf.equal(mask, 1))
             masked.mask.assign(mask)
             masked.kernel.assign(tf.where(back, weights, masked.kernel.value))
+
+    def _release(self) -> None:
+        super()._release()
+        if self.trained and int(self._first.numpy()) < 0 and int(self._turn.numpy()) < 0:
+            warnings.warn(
+                "the model was trained without the pruning's callback, so that nothing was pruned: "
+                "fit(..., callbacks=[handle.callback()])",
+                stacklevel=4,
+            )
 
     def _set(self, step: int) -> None:
         self._step.assign(step)

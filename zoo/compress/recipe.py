@@ -54,7 +54,8 @@ def parse(recipe: str) -> list[Parsed]:
         parsed.append(Parsed(f"{name}{colon}{argument}", step, tuple(options.items())))
     order = list(STEPS)
     for before, after in itertools.pairwise(parsed):
-        if before.step.kind == "transform" and not after.step.decides:
+        twice = after.step.name == before.step.name and not after.step.again
+        if not twice and before.step.kind == "transform" and not after.step.decides:
             raise ZooError(
                 f"In recipe {recipe!r}, {after.text!r} can't follow {before.text!r}.",
                 expected=f"{before.text!r} as the last step: it "
@@ -77,7 +78,7 @@ def parse(recipe: str) -> list[Parsed]:
                 hint=f"{after.text}+{before.text}",
                 kind="bad_recipe",
             )
-        if after.step.name == before.step.name and not after.step.again:
+        if twice:
             raise ZooError(
                 f"In recipe {recipe!r}, {after.text!r} would undo {before.text!r}.",
                 expected=f"{after.step.name!r} once",
@@ -218,6 +219,7 @@ def _one(
 
     found = _there(run, parent, name, recipe)
     if found is not None:
+        found.artifact  # noqa: B018 - raises where the file is not the one that was made
         progress.say(f"{name}: there already")
         return found
     progress.say(f"{name}: {parsed.step.help}")
