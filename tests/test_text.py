@@ -230,12 +230,12 @@ def test_own_texts_are_predicted(run, tmp_path):
         api.predict(run["run"], source=other, output=tmp_path / "others.csv")
 
 
-def test_recipes_that_do_not_apply_are_left_out_and_said(run, monkeypatch):
+def test_recipes_that_do_not_apply_are_left_out_and_said(run):
     from pathlib import Path
 
     from zoo import api
-    from zoo.api import auditing
-    from zoo.api.auditing import _applicable
+    from zoo.api.auditing import DEFAULT_RECIPES
+    from zoo.api.compressing import opened_where_applicable
     from zoo.progress import Progress
     from zoo.run import Run
 
@@ -245,10 +245,13 @@ def test_recipes_that_do_not_apply_are_left_out_and_said(run, monkeypatch):
         def say(self, text):
             said.append(text)
 
-    assert "int8" in _applicable(Run(Path(run["run"])), Heard())
+    def planned(recipes):
+        found = opened_where_applicable(Run(Path(run["run"])), recipes, "base", Heard())[1]
+        return [recipe for recipe, _ in found]
+
+    assert planned(DEFAULT_RECIPES) == list(DEFAULT_RECIPES)
     assert said == []
-    monkeypatch.setattr(auditing, "DEFAULT_RECIPES", ("dynamic", "int16x8", "prune:0.8+int16x8"))
-    assert _applicable(Run(Path(run["run"])), Heard()) == ["dynamic"]
+    assert planned(("dynamic", "int16x8", "prune:0.7+int16x8")) == ["dynamic"]
     assert [line.split(":")[0] for line in said] == ["int16x8", "prune"]
     with pytest.raises(ZooError, match="'int16x8' does not apply to 'lstm'"):
         api.compress(run["run"], ["int16x8"])

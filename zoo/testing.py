@@ -312,7 +312,7 @@ def check_packed(spec: ModelSpec, mode: str) -> None:
     may refuse a model that is no chain of Transformer blocks."""
     from zoo import keras_modes
     from zoo.backend import seed_everything
-    from zoo.errors import ZooError
+    from zoo.errors import NOT_APPLICABLE, ZooError
     from zoo.predict import KerasArtifact, pack
 
     seed_everything(3)
@@ -321,7 +321,7 @@ def check_packed(spec: ModelSpec, mode: str) -> None:
     try:
         keras_modes.quantize(model, mode, x)
     except ZooError as refused:
-        if keras_modes.MODES[mode].calibrated and refused.kind == "not_applicable":
+        if keras_modes.MODES[mode].calibrated and refused.kind == NOT_APPLICABLE:
             raise unittest.SkipTest(str(refused)) from refused
         raise
     said = model(x, training=False).numpy()

@@ -70,7 +70,7 @@ def opened_where_applicable(
                 "bad_recipe",
             ):  # one that would undo what was made
                 raise
-            progress.say(f"{recipe}: left out: {error.brief}")
+            progress.say(f"{recipe}: left out: {error.message}")
             reasons.append(error)
         else:
             planned.append((recipe, steps))

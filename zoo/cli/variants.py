@@ -115,11 +115,22 @@ def compress(
     rows = []
     for r in document["results"]:
         name, value = next(iter(r["metrics"].items()), ("", None))
-        sparsity = "-" if r["sparsity"] is None else f"{r['sparsity']:.3f}"
-        rows.append((r["variant"], size_text(r["bytes"]), size_text(r["bytes_gzip"]), sparsity,
+        zeros = [
+            "-" if r[name] is None else f"{r[name]:.3f}" for name in ("sparsity", "sparsity_total")
+        ]
+        rows.append((r["variant"], size_text(r["bytes"]), size_text(r["bytes_gzip"]), *zeros,
                      f"{name} {figure(value)}", parity_text(r["parity"]),
                      r["error"] or ""))  # fmt: skip
-    header = ("variant", "size", "gzip", "sparsity", "test", "off from Keras", "error")
+    header = (
+        "variant",
+        "size",
+        "gzip",
+        "sparsity",
+        "of all weights",
+        "test",
+        "off from Keras, at most",
+        "error",
+    )
     emit(document, table(header, rows))
     fail_on_errors(document["results"])
 

@@ -148,8 +148,9 @@ def applies(steps: Sequence[Parsed], spec: ModelSpec) -> None:
         reason = spec.skips.get(parsed.step.name)
         if reason:
             raise ZooError(
-                f"{parsed.step.name!r} does not apply to {spec.name!r}.",
-                received=reason,
+                f"{parsed.step.name!r} does not apply to {spec.name!r}: {reason}.",
+                expected="a step that its spec does not skip",
+                received=parsed.text,
                 kind=NOT_APPLICABLE,
             )
         student = dict(parsed.options).get("model")
