@@ -51,7 +51,7 @@ LAYERS: dict[str, set[str]] = {
     "zoo_report": {"schema"},
     "testing": _WORK | {"train", "variants", "compress"},
     "api": _WORK | {"decision", "generate", "train", "variants", "compress", "gates", "zoo_bench", "zoo_explain", "zoo_report"},
-    "cli": _WORK | {"compress", "gates", "api", "zoo_bench"},
+    "cli": _WORK | {"decision", "compress", "gates", "api", "zoo_bench"},
 }  # fmt: skip
 
 
